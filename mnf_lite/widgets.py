@@ -1,0 +1,147 @@
+"""Figures that move on a page without a kernel: every frame is drawn beforehand, a control shows one of them."""
+
+from __future__ import annotations
+
+import html
+import io
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import ipywidgets
+import matplotlib.pyplot as plt
+from ipywidgets import HTML, Dropdown, HBox, Layout, Play, SelectionSlider, Stack, VBox, Widget, jslink
+from matplotlib.figure import Figure
+from PIL import Image
+
+DPI = 120  # sharp enough for a phone, and a frame of 6 x 3 inches stays near 15 kB
+CSS_DPI = 96  # a CSS inch: frames appear at the size that matplotlib was asked for
+
+Values = Iterable[Any] | Mapping[str, Any]
+
+
+def frames(
+    draw: Callable[..., Figure],
+    choices: Mapping[str, Values],
+    *,
+    alt: Callable[..., str],
+    colours: int = 32,
+    play: bool = False,
+    live: Values | None = None,
+) -> VBox:
+    """Draw one figure for every combination of values and join them to a slider and menus.
+
+    The first choice becomes a slider, every further one a menu.
+    One slider drives the frames of all menus, so its value stays when a menu changes.
+    The join is made by `jslink` to `Stack.selected_index`: it lives in the page and needs no kernel.
+
+    Args:
+        draw: `draw(*values) -> Figure`, one value per choice, in their order; all figures of one size.
+        choices: name of each choice -> its values, or a mapping of label -> value.
+        alt: `alt(*values) -> str`, what a reader who cannot see the frame should know.
+        colours: size of each frame's palette, 2 to 256; fewer is smaller.
+        play: add a button that runs the slider by itself.
+        live: finer values of the first choice. With a kernel behind the page a second slider appears at the first
+            move and draws them on demand; on a page without one it never appears.
+
+    Raises:
+        ValueError: no choice, a slider of fewer than two values, a menu without any, a label twice, an empty
+            alternative text, figures of different sizes.
+        TypeError: `draw` returned something that is not a `Figure`.
+
+    Example:
+        >>> frames(turn, {"angle": {"0°": 0, "90°": 90}, "digit": [6, 9]},
+        ...        alt=lambda angle, digit: f"A {digit} turned by {angle} degrees")
+    """
+    if not choices:
+        raise ValueError("frames needs at least one choice, such as {'angle': [0, 90, 180]}; got none")
+    values = [_labelled(name, options) for name, options in choices.items()]
+    slider_name = next(iter(choices))
+    if len(values[0]) < 2:
+        raise ValueError(f"the slider {slider_name!r} needs two values or more; got {list(values[0])}")
+    slider = _slider(slider_name, values[0])
+    menus = [
+        Dropdown(options=list(labels), description=name, style={"description_width": "initial"})
+        for name, labels in zip(list(choices)[1:], values[1:], strict=True)
+    ]
+    sizes: set[tuple[int, int]] = set()
+    # Layout and style are models of their own in the page: one pair for all frames saves a kilobyte a frame.
+    layout, style = Layout(max_width="100%"), ipywidgets.HTMLStyle()
+
+    def image(*chosen: Any) -> str:
+        text = alt(*chosen)
+        if not text.strip():
+            raise ValueError(f"every frame needs an alternative text; got {text!r} for {chosen}")
+        figure = draw(*chosen)
+        if not isinstance(figure, Figure):
+            raise TypeError(f"draw must return a matplotlib Figure; got {type(figure).__name__} for {chosen}")
+        width, height = figure.get_size_inches() * CSS_DPI
+        sizes.add((round(width), round(height)))
+        if len(sizes) > 1:
+            plt.close(figure)
+            raise ValueError(f"all frames must have one size; got {sorted(sizes)} CSS pixels")
+        return (
+            f'<img alt="{html.escape(text)}" width="{width:.0f}" height="{height:.0f}"'
+            ' style="max-width: 100%; height: auto; background: white; border-radius: 6px"'
+            f' src="data:image/png;base64,{b64encode(_png(figure, colours)).decode()}">'
+        )
+
+    def stack(free: list[Mapping[str, Any]], *chosen: Any) -> Widget:
+        if not free:
+            return HTML(image(*chosen), layout=layout, style=style)
+        *inner, labels = free
+        pictures = Stack([stack(inner, value, *chosen) for value in labels.values()], selected_index=0)
+        jslink(([slider, *menus][len(inner)], "index"), (pictures, "selected_index"))
+        return pictures
+
+    pictures = stack(values)
+    controls: list[Widget] = [slider, *menus]
+    if play:
+        button = Play(min=0, max=len(values[0]) - 1, interval=700, show_repeat=False)
+        jslink((button, "value"), (slider, "index"))
+        controls.insert(0, button)
+    box = VBox([HBox(controls, layout=Layout(flex_flow="row wrap")), pictures])
+    if live is not None:
+        finer = _labelled(slider_name, live)
+        fine, picture = _slider(f"any {slider_name}", finer), HTML(layout=layout, style=style)
+
+        def answer(change: dict[str, Any]) -> None:
+            on_demand = change["owner"] is fine or (change["owner"] is not slider and picture in box.children)
+            if on_demand:
+                chosen = [labels[menu.value] for labels, menu in zip(values[1:], menus, strict=True)]
+                picture.value = image(finer[fine.value], *chosen)
+            box.children = (box.children[0], fine, picture if on_demand else pictures)
+
+        for control in (slider, fine, *menus):
+            control.observe(answer, "index")
+    return box
+
+
+def _labelled(name: str, values: Values) -> dict[str, Any]:
+    """Label -> value, numbers written as short as they can be read."""
+    if isinstance(values, Mapping):
+        return dict(values)
+    pairs = [(value if isinstance(value, str) else f"{value:g}", value) for value in values]
+    labelled = dict(pairs)
+    if len(labelled) < max(len(pairs), 1):
+        raise ValueError(f"{name!r} needs different labels; got {[label for label, _ in pairs]}")
+    return labelled
+
+
+def _slider(name: str, labels: Mapping[str, Any]) -> SelectionSlider:
+    return SelectionSlider(
+        options=list(labels),
+        description=name,
+        style={"description_width": "initial"},
+        layout=Layout(width="28em", max_width="100%"),
+    )
+
+
+def _png(figure: Figure, colours: int) -> bytes:
+    """The figure as a palette PNG: the same bytes for the same drawing, a third of the size of full colour."""
+    full, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(full, format="png", dpi=DPI)
+    plt.close(figure)
+    palette = Image.open(full).convert("RGB").quantize(colours, dither=Image.Dither.NONE)
+    palette.save(small, format="PNG", optimize=True)
+    return small.getvalue()
