@@ -1,0 +1,204 @@
+r"""What Bayesian layers have in common: Gaussian weights, their divergence from the prior, and draws of them.
+
+Every layer has the prior :math:`p(W, b)`: all weights and biases independent :math:`\mathcal N(0, p)`, :math:`p` the
+square of ``prior_std``. Two posteriors are offered. ``MeanField``: independent Gaussians. ``Multiplicative``: the same
+Gaussians with their means multiplied by a random variable z that a normalizing flow shapes.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mnf_lite.flows import Compose, GatedCoupling
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+def sqrt(variance: Tensor) -> Tensor:
+    """Square root with a finite gradient at 0, where a variance that underflowed would give an infinite one."""
+    return variance.clamp(min=torch.finfo(variance.dtype).tiny).sqrt()
+
+
+def sample_gaussian(mean: Tensor, log_var: Tensor, n: int) -> Tensor:
+    """Draws ``[n, *log_var.shape]`` around ``mean``, which broadcasts to that shape."""
+    noise = log_var.new_empty(n, *log_var.shape).normal_()
+    return torch.addcmul(mean, noise, (log_var / 2).exp())
+
+
+def positive_int(value: int, name: str, least: int = 1) -> int:
+    """Return ``value`` if it is an integer of at least ``least``."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+    return value
+
+
+class BayesianLayer(nn.Module, ABC):
+    """A layer whose weights and biases are random variables with a Gaussian prior.
+
+    Args:
+        weight_shape: ``[out, in]`` or ``[out, in, k, k]``.
+        bias: whether the layer adds a bias.
+        prior_std: standard deviation of the prior of every weight and bias.
+
+    Means start as He et al. (2015) scale them, log variances at -9, biases at 0.
+    """
+
+    def __init__(self, weight_shape: Sequence[int], bias: bool, prior_std: float) -> None:
+        if not (prior_std > 0 and math.isfinite(prior_std)):
+            raise ValueError(f"prior_std must be a positive number, got {prior_std!r}")
+        super().__init__()
+        self.prior_std = float(prior_std)
+        self.weight_mean = nn.Parameter(nn.init.kaiming_normal_(torch.empty(*weight_shape)))
+        self.weight_log_var = nn.Parameter(torch.full(tuple(weight_shape), -9.0))
+        self.bias_mean = nn.Parameter(torch.zeros(weight_shape[0])) if bias else None
+        self.bias_log_var = nn.Parameter(torch.full((weight_shape[0],), -9.0)) if bias else None
+
+    @abstractmethod
+    def plain(self) -> nn.Module:
+        """An ``nn.Linear`` or ``nn.Conv2d`` whose weights are one draw from the posterior."""
+
+    @abstractmethod
+    def kl_samples(self, n: int) -> Tensor:
+        """Independent draws ``[n]``, in nats, whose mean is the bound on KL(q(W, b) || p(W, b))."""
+
+    @abstractmethod
+    def sample_weights(self, n: int) -> tuple[Tensor, Tensor | None]:
+        """Joint draws ``(W [n, *weight.shape], b [n, out])`` from the posterior; ``b`` is None without a bias."""
+
+    def kl(self, n: int = 1) -> Tensor:
+        """Upper bound on KL(q(W, b) || p(W, b)) in nats, a scalar: the mean of ``n`` independent unbiased draws."""
+        return self.kl_samples(n).mean()
+
+    def kl_gaussian(self, mean_square: Tensor, log_var: Tensor) -> Tensor:
+        r"""KL from Gaussians to the prior, in nats.
+
+        .. math:: \tfrac12 \sum \bigl[(\sigma^2 + \mu^2)/p - 1 - \log\sigma^2 + \log p\bigr]
+
+        Args:
+            mean_square: the sum of all squared means, of any shape ``[...]``, and so is the result.
+            log_var: log variances, all of which are summed.
+        """
+        log_p = 2 * math.log(self.prior_std)
+        variances = ((log_var - log_p).exp() - log_var).sum() + log_var.numel() * (log_p - 1)
+        return (variances + mean_square * math.exp(-log_p)) / 2
+
+    def kl_bias(self) -> Tensor | float:
+        """KL of the biases, in nats; 0 for a layer that has none."""
+        if self.bias_mean is None or self.bias_log_var is None:
+            return 0.0
+        return self.kl_gaussian(self.bias_mean.square().sum(), self.bias_log_var)
+
+    def bias_var(self) -> Tensor | None:
+        """Variances of the biases ``[out]``, None for a layer that has none."""
+        return None if self.bias_log_var is None else self.bias_log_var.exp()
+
+    def sample_bias(self, n: int) -> Tensor | None:
+        """Draws of the bias ``[n, out]``, None for a layer that has none."""
+        if self.bias_mean is None or self.bias_log_var is None:
+            return None
+        return sample_gaussian(self.bias_mean, self.bias_log_var, n)
+
+    def check_input(self, x: Tensor, channels: int, axis: int, ndims: Sequence[int] | None = None) -> None:
+        """Raise unless ``x`` is a floating-point tensor with ``channels`` entries along ``axis``."""
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            came = f"a {x.dtype} tensor" if isinstance(x, Tensor) else type(x).__name__
+            raise TypeError(f"{type(self).__name__} expects a floating-point tensor, got {came}")
+        if x.ndim < -axis or x.shape[axis] != channels or (ndims and x.ndim not in ndims):
+            shape = f"[..., {channels}]" if axis == -1 else f"[batch, {channels}, height, width]"
+            raise ValueError(f"{type(self).__name__} expects input of shape {shape}, got {list(x.shape)}")
+
+
+class MeanField(BayesianLayer):
+    r"""The posterior of independent Gaussians, :math:`q(W, b) = \prod \mathcal N(\mu, \sigma^2) \prod \mathcal N(m, v)`.
+
+    Its divergence from the prior has a closed form, so all draws of ``kl_samples`` are equal.
+
+    Source: Graves (2011); Blundell et al. (2015).
+    """
+
+    def kl_samples(self, n: int) -> Tensor:
+        kl = self.kl_gaussian(self.weight_mean.square().sum(), self.weight_log_var) + self.kl_bias()
+        return kl.expand(positive_int(n, "n"))
+
+    def sample_weights(self, n: int) -> tuple[Tensor, Tensor | None]:
+        return sample_gaussian(self.weight_mean, self.weight_log_var, positive_int(n, "n")), self.sample_bias(
+            n
+        )
+
+
+class Multiplicative(BayesianLayer):
+    r"""The multiplicative normalizing flow posterior.
+
+    .. math::
+        z_0 \sim \mathcal N(m_0, \operatorname{diag} s_0^2), \quad z = f_q(z_0), \quad
+        W \mid z \sim \mathcal N(z\,\mu, \sigma^2), \quad b \sim \mathcal N(m, v)
+
+    :math:`q(W) = \int q(W|z)\, q(z)\, dz` has no closed form. With an auxiliary posterior :math:`r(z|W)`,
+
+    .. math::
+        \mathrm{KL}(q(W, b) \,\|\, p(W, b)) \le
+        \mathbb E\bigl[\mathrm{KL}_W(z) + \mathrm{KL}_b + \log q(z) - \log r(z|W)\bigr],
+
+    where the expectation is over z and W. ``r(z|W)`` is a Gaussian in :math:`z_b = f_r(z)`, of mean :math:`b_1 s` and log
+    **precision** :math:`\lambda = b_2 s`, where the scalar :math:`s` is a statistic of the weights (see ``statistic``).
+    Both flows are only ever run forward, so neither needs an inverse.
+
+    Source: Louizos & Welling (2017), eqs. 7 to 14; the bound is that of Ranganath et al. (2016).
+    """
+
+    z_axis: int  # the axis of the weight that z multiplies
+
+    def init_multiplier(self, n_flows_q: int, n_flows_r: int, hidden: Sequence[int]) -> None:
+        """Add the parameters of q(z) and r(z|W): z starts at 1 with variance 0.1."""
+        dim = self.weight_mean.shape[self.z_axis]
+        self.q0_mean = nn.Parameter(torch.ones(dim))
+        self.q0_log_var = nn.Parameter(torch.full((dim,), math.log(0.1)))
+        self.r_c = nn.Parameter(torch.randn(dim))
+        self.r_b1 = nn.Parameter(0.1 * torch.randn(dim))
+        self.r_b2 = nn.Parameter(0.1 * torch.randn(dim))
+        self.flow_q, self.flow_r = (
+            Compose([GatedCoupling(dim, k % 2, hidden) for k in range(positive_int(n, name, least=0))], dim)
+            for n, name in ((n_flows_q, "n_flows_q"), (n_flows_r, "n_flows_r"))
+        )
+
+    @abstractmethod
+    def statistic(self, z: Tensor) -> Tensor:
+        """One draw of the statistic s of the weights, ``[n, 1]``, for each ``z [n, D]``: exact, without drawing W."""
+
+    def sample_z(self, n: int) -> tuple[Tensor, Tensor]:
+        """Draws from q(z) with their log density in nats: ``(z [n, D], log_q [n])``."""
+        noise = self.q0_mean.new_empty(positive_int(n, "n"), len(self.q0_mean)).normal_()
+        z, log_det = self.flow_q(torch.addcmul(self.q0_mean, noise, (self.q0_log_var / 2).exp()))
+        return z, -(noise.square() + self.q0_log_var + LOG_2PI).sum(-1) / 2 - log_det
+
+    def log_r(self, z: Tensor) -> Tensor:
+        r"""Log density in nats ``[n]`` of the auxiliary posterior r(z|W) at ``z [n, D]``, W drawn given z.
+
+        .. math:: \tfrac12 \sum_d \bigl[-\log 2\pi + \lambda - e^\lambda (z_b - b_1 s)^2\bigr]
+                  + \log\Bigl|\det\frac{\partial z_b}{\partial z}\Bigr|, \qquad \lambda = b_2 s
+        """
+        s = self.statistic(z)  # [n, 1]
+        z_b, log_det = self.flow_r(z)
+        log_precision = self.log_precision(s)  # [n, D]
+        distance = log_precision.exp() * (z_b - self.r_b1 * s).square()
+        log_density: Tensor = (log_precision - LOG_2PI - distance).sum(-1) / 2 + log_det
+        return log_density
+
+    def log_precision(self, s: Tensor) -> Tensor:
+        """Log precision of r's Gaussian, ``[n, D]``, from the statistic ``s [n, 1]``."""
+        return self.r_b2 * s
+
+    def kl_samples(self, n: int) -> Tensor:
+        z, log_q = self.sample_z(n)
+        others = [axis for axis in range(self.weight_mean.ndim) if axis != self.z_axis]
+        mean_square = z.square() @ self.weight_mean.square().sum(others)  # [n]
+        return self.kl_gaussian(mean_square, self.weight_log_var) + self.kl_bias() + log_q - self.log_r(z)
+
+    def sample_weights(self, n: int) -> tuple[Tensor, Tensor | None]:
+        z, _ = self.sample_z(n)
+        shape = [n] + [1] * self.weight_mean.ndim
+        shape[1 + self.z_axis] = -1
+        return sample_gaussian(z.view(shape) * self.weight_mean, self.weight_log_var, n), self.sample_bias(n)

@@ -1,0 +1,190 @@
+"""Convolutions with random weights."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mnf_lite.layers.base import BayesianLayer, MeanField, Multiplicative, positive_int, sqrt
+
+Size = int | tuple[int, int]
+
+
+class _Conv2d(BayesianLayer):
+    """The geometry of ``nn.Conv2d``, whatever the posterior of its weights."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size,
+        padding: Size | str,
+        dilation: Size,
+        bias: bool,
+        prior_std: float,
+    ) -> None:
+        # torch's own layer checks the geometry and brings it into normal form
+        like = nn.Conv2d(
+            positive_int(in_channels, "in_channels"),
+            positive_int(out_channels, "out_channels"),
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            device="meta",
+        )
+        super().__init__(like.weight.shape, bias, prior_std)
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel_size, self.stride, self.padding, self.dilation = (
+            like.kernel_size,
+            like.stride,
+            like.padding,
+            like.dilation,
+        )
+
+    def plain(self) -> nn.Conv2d:
+        w, b = self.sample_weights(1)
+        layer = nn.Conv2d(
+            self.in_channels,
+            self.out_channels,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.dilation,
+            bias=b is not None,
+            device=w.device,
+            dtype=w.dtype,
+        )
+        layer.load_state_dict({"weight": w[0]} | ({} if b is None else {"bias": b[0]}))
+        return layer
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation)
+
+    def sample_output(self, mean: Tensor, x: Tensor) -> Tensor:
+        """Local reparametrisation: outputs around ``mean``, of variance ``x**2 * var + v``, each pixel by itself."""
+        variance = self.convolve(x.square(), self.weight_log_var.exp(), self.bias_var())
+        return torch.addcmul(mean, sqrt(variance), torch.randn_like(mean))
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
+            f"padding={self.padding}, dilation={self.dilation}, bias={self.bias_mean is not None}, "
+            f"prior_std={self.prior_std:g}"
+        )
+
+
+class MeanFieldConv2d(MeanField, _Conv2d):
+    r"""Convolution with independent Gaussian weights.
+
+    ``forward`` samples by local reparametrisation, with :math:`*` the convolution of ``nn.Conv2d``:
+
+    .. math:: y = x * \mu + m + \sqrt{x^2 * \sigma^2 + v}\;\varepsilon
+
+    This is exact for each pixel alone, but leaves out that all pixels share one draw of the weights; explicit weights
+    (``sample_weights``, ``predict``) keep it.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, bias: as in ``nn.Conv2d``.
+        prior_std: standard deviation of the prior N(0, prior_std**2).
+
+    Shape:
+        ``[batch, in_channels, height, width] -> [batch, out_channels, height', width']``, batch optional.
+
+    Raises:
+        TypeError, ValueError: integers, another number of channels or of axes.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size | str = 0,
+        dilation: Size = 1,
+        bias: bool = True,
+        *,
+        prior_std: float = 1.0,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, bias, prior_std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.check_input(x, self.in_channels, -3, ndims=(3, 4))
+        return self.sample_output(self.convolve(x, self.weight_mean, self.bias_mean), x)
+
+
+class MNFConv2d(Multiplicative, _Conv2d):
+    r"""Convolution with a multiplicative normalizing flow posterior; z scales the feature maps it gives.
+
+    :math:`W_{oihw} | z \sim \mathcal N(z_o \mu_{oihw}, \sigma^2_{oihw})`. ``forward`` draws a fresh z for every example:
+
+    .. math:: y = z \circ (x * \mu) + m + \sqrt{x^2 * \sigma^2 + v}\;\varepsilon
+
+    The noise is exact for each pixel alone, but leaves out that all pixels share one draw of the weights, so the
+    training objective of a convolution is an approximation; explicit weights (``sample_weights``, ``predict``) are exact.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, bias: as in ``nn.Conv2d``; the bias is
+            independent of z, which has ``out_channels`` entries.
+        n_flows_q: number of flows that shape q(z).
+        n_flows_r: number of flows in the auxiliary posterior r(z|W).
+        hidden: hidden layers of the flows' networks.
+        prior_std: standard deviation of the prior N(0, prior_std**2).
+
+    Shape:
+        ``[batch, in_channels, height, width] -> [batch, out_channels, height', width']``, batch optional.
+
+    Raises:
+        TypeError, ValueError: integers, another number of channels or of axes.
+
+    Source: Louizos & Welling (2017), algorithm 2 and eqs. 7 to 14.
+    """
+
+    z_axis = 0
+    max_log_precision = 10.0
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size | str = 0,
+        dilation: Size = 1,
+        bias: bool = True,
+        *,
+        n_flows_q: int = 2,
+        n_flows_r: int = 2,
+        hidden: Sequence[int] = (50,),
+        prior_std: float = 1.0,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, bias, prior_std)
+        self.init_multiplier(n_flows_q, n_flows_r, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.check_input(x, self.in_channels, -3, ndims=(3, 4))
+        if x.ndim == 3:
+            return self.forward(x[None])[0]
+        mean = self.convolve(x, self.weight_mean, None)
+        if len(x):
+            mean = mean * self.sample_z(len(x))[0][..., None, None]
+        if self.bias_mean is not None:
+            mean = mean + self.bias_mean[:, None, None]
+        return self.sample_output(mean, x)
+
+    def statistic(self, z: Tensor) -> Tensor:
+        r""":math:`s = \mathrm{mean}_{ihw} \sum_o c_o W_{oihw}`, Gaussian given z: drawn exactly, ``[n, 1]``.
+
+        Linear, where the dense layer has a tanh: the authors found that better for convolutions.
+        """
+        positions = self.weight_mean[0].numel()
+        mean = (z * self.r_c) @ self.weight_mean.flatten(1).mean(-1)  # [n, out] -> [n]
+        variance = self.r_c.square() @ self.weight_log_var.exp().flatten(1).sum(-1) / positions**2
+        return (mean + sqrt(variance) * torch.randn_like(mean))[:, None]
+
+    def log_precision(self, s: Tensor) -> Tensor:
+        """``b_2 s``, clamped far out: the linear statistic is unbounded and e^lambda would have heavy tails."""
+        return super().log_precision(s).clamp(-self.max_log_precision, self.max_log_precision)

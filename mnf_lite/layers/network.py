@@ -1,0 +1,86 @@
+"""Whole networks: their divergence, their Bayesian twins, and the plain networks that are draws from them."""
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mnf_lite.layers.base import BayesianLayer
+from mnf_lite.layers.conv import MeanFieldConv2d, MNFConv2d
+from mnf_lite.layers.linear import MeanFieldLinear, MNFLinear
+
+LINEAR = {"mnf": MNFLinear, "mean-field": MeanFieldLinear}
+CONV = {"mnf": MNFConv2d, "mean-field": MeanFieldConv2d}
+
+
+def kl_divergence(model: nn.Module) -> Tensor:
+    """Sum of ``kl()`` over a model's Bayesian layers, a scalar in nats; 0 for a model that has none."""
+    return sum((m.kl() for m in model.modules() if isinstance(m, BayesianLayer)), torch.zeros(()))
+
+
+def bayesian(module: nn.Module, posterior: Literal["mnf", "mean-field"] = "mnf", **options: Any) -> nn.Module:
+    """The Bayesian twin of a network of linear and convolution layers: a copy that takes over its weights as means.
+
+    Args:
+        module: any module; its ``nn.Linear`` and ``nn.Conv2d`` are replaced, everything else is copied.
+        posterior: ``"mnf"`` or ``"mean-field"``.
+        options: passed on to the layers (``n_flows_q``, ``n_flows_r``, ``hidden``, ``prior_std``).
+
+    Raises:
+        ValueError: unknown posterior, or a convolution with groups or a padding mode that the layers do not offer.
+    """
+    if posterior not in LINEAR:
+        raise ValueError(f"posterior must be one of {sorted(LINEAR)}, got {posterior!r}")
+
+    def twin(layer: nn.Module) -> nn.Module | None:
+        new: BayesianLayer
+        if type(layer) is nn.Linear:
+            new = LINEAR[posterior](layer.in_features, layer.out_features, layer.bias is not None, **options)
+        elif type(layer) is nn.Conv2d:
+            if layer.groups != 1 or layer.padding_mode != "zeros":
+                raise ValueError(
+                    f"a Bayesian convolution needs groups=1 and padding_mode='zeros', got {layer}"
+                )
+            new = CONV[posterior](
+                layer.in_channels,
+                layer.out_channels,
+                layer.kernel_size,
+                layer.stride,
+                layer.padding,
+                layer.dilation,
+                layer.bias is not None,
+                **options,
+            )
+        else:
+            return None
+        new.to(layer.weight)
+        with torch.no_grad():
+            new.weight_mean.copy_(layer.weight)
+            if layer.bias is not None and new.bias_mean is not None:
+                new.bias_mean.copy_(layer.bias)
+        return new
+
+    return _replace(module, twin)
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """One draw from a Bayesian network: a copy in which every Bayesian layer is a plain one with drawn weights."""
+    return _replace(model, lambda layer: layer.plain() if isinstance(layer, BayesianLayer) else None)
+
+
+def _replace(module: nn.Module, new: Callable[[nn.Module], nn.Module | None]) -> nn.Module:
+    """A deep copy of ``module`` in which ``new(layer)`` stands in place of each layer for which it is not None."""
+    # deepcopy asks its memo first, so layers named there are put in without being copied
+    return copy.deepcopy(
+        module, {id(layer): made for layer in _layers(module) if (made := new(layer)) is not None}
+    )
+
+
+def _layers(module: nn.Module) -> Iterator[nn.Module]:
+    """``module`` and all modules in it, but none inside a Bayesian layer."""
+    yield module
+    if not isinstance(module, BayesianLayer):
+        for child in module.children():
+            yield from _layers(child)
