@@ -1,0 +1,58 @@
+# make            lists what can be made
+# make book       builds the book          make test    runs every test
+#
+# The environment lies in .venv. It is brought up to date whenever requirements.txt or pyproject.toml change.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PINS := $(shell cat requirements.txt pyproject.toml | cksum | tr ' ' -)
+READY := $(VENV)/ready-$(PINS)
+
+.DEFAULT_GOAL := help
+.PHONY: help book test lab execute checkpoints bench lint clean
+
+help: ## list what can be made
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' | awk -F'|' '{ printf "make %-12s %s\n", $$1, $$2 }'
+
+book: $(READY) ## build the book into _build/html (nothing is executed)
+	@$(BIN)/python tools/build_book.py
+
+test: $(READY) ## run every test: the package, the chapters, the built pages
+	@$(BIN)/python -m pytest tests book --nbval-lax --nbval-current-env -n 2 --dist loadscope $(PYTEST)
+
+lab: $(READY) ## open the chapters in JupyterLab; saving one writes both files of its pair
+	@$(BIN)/jupyter lab --notebook-dir=. --ServerApp.root_dir=. book
+
+execute: $(READY) ## execute stale chapters, or CHAPTER=book/part/NN_name.md, or CHAPTER=all
+	@$(BIN)/python tools/chapters.py $(CHAPTER)
+
+checkpoints: $(READY) ## train the networks of the book again, continuing where a run was interrupted
+	@$(BIN)/python tools/checkpoints.py
+
+bench: $(READY) ## time the flows against other libraries (installs the extra "bench")
+	@$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[bench]' \
+	  || { echo 'make bench: the other libraries could not be installed; a network is needed once.' >&2; exit 1; }
+	@$(BIN)/python -m benchmarks
+
+lint: $(READY) ## check style, formatting and types
+	@$(BIN)/ruff check . && $(BIN)/mypy
+
+clean: ## remove the built book, the environment and all caches
+	@rm -rf _build $(VENV) book/_static/vendor node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Each step says what it does, and where it fails what to do.
+$(READY): requirements.txt pyproject.toml
+	@test -x $(BIN)/python || { echo 'Creating $(VENV)'; $(PYTHON) -m venv $(VENV); } \
+	  || { rm -rf $(VENV); echo 'make: no environment could be created. Install Python 3.11 or later with its venv module' \
+	       '(Debian: apt-get install python3 python3-venv).' >&2; exit 1; }
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { rm -rf $(VENV); echo 'make: Python 3.11 or later is needed. Name one: make PYTHON=python3.12 book' >&2; exit 1; }
+	@echo 'Installing the versions of requirements.txt into $(VENV)'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt \
+	  || { echo 'make: pip could not install requirements.txt. Check the network, then run make again.' >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . \
+	  || { echo 'make: mnf_lite itself could not be installed; pip says why above.' >&2; exit 1; }
+	@rm -f $(VENV)/ready-* && touch $@

@@ -1,0 +1,93 @@
+"""Build the book into `_build/html`: `make book`, and the tests of the built pages.
+
+Nothing is executed, warnings are errors, and where nothing has changed since the last good build nothing is done.
+A changed page is read anew and every page is written anew, since the side bar of each shows the titles of all;
+a change of anything else (configuration, styles, tools, versions) starts from an empty folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from hashlib import sha256
+from pathlib import Path
+
+import page_assets
+
+ROOT = page_assets.ROOT
+BUILD = ROOT / "_build"
+HTML = BUILD / "html"
+STAMP = BUILD / "built-from.json"
+MACHINERY = ["_config.yml", "_toc.yml", "requirements.txt", "package-lock.json", "tools/build_book.py"]
+PAGES = (".md", ".ipynb", ".bib")
+
+
+def digest(paths: list[Path]) -> str:
+    """Fingerprint of names and contents."""
+    total = sha256()
+    for path in sorted(paths):
+        total.update(path.relative_to(ROOT).as_posix().encode() + b"\0")
+        total.update(path.read_bytes() if path.is_file() else b"-")
+    return total.hexdigest()
+
+
+def sources() -> dict[str, str]:
+    """Fingerprints of the pages and of all else that the built book depends on."""
+    files = [
+        path
+        for path in (ROOT / "book").rglob("*")
+        if path.is_file() and "checkpoints" not in path.parts and not any(part.startswith(".") for part in path.parts)
+    ]
+    return {
+        "pages": digest([path for path in files if path.suffix in PAGES]),
+        "names": " ".join(sorted(path.relative_to(ROOT).as_posix() for path in files if path.suffix in PAGES)),
+        "machinery": digest([path for path in files if path.suffix not in PAGES] + [ROOT / name for name in MACHINERY]),
+        "assets": page_assets.address(*page_assets.MATHJAX),
+        "python": sys.version,
+    }
+
+
+def build() -> Path:
+    """Bring `_build/html` up to date and return its first page; leave with a message where that fails."""
+    note = page_assets.fetch()
+    now = sources()
+    before = json.loads(STAMP.read_text()) if STAMP.is_file() else {}
+    if before != now:
+        fresh = {**before, "pages": None} != {**now, "pages": None}
+        if fresh:
+            shutil.rmtree(BUILD, ignore_errors=True)
+        STAMP.unlink(missing_ok=True)
+        run_sphinx()
+        STAMP.write_text(json.dumps(now))
+    if note:
+        print(note)
+    return HTML / "index.html"
+
+
+def run_sphinx() -> None:
+    """One pass of Jupyter Book's own Sphinx build, with every page written."""
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    from jupyter_book.sphinx import build_sphinx  # a second to import, and not needed where nothing changed
+
+    result = build_sphinx(
+        ROOT,
+        HTML,
+        noconfig=True,
+        path_config=ROOT / "_config.yml",
+        confoverrides={"external_toc_path": (ROOT / "_toc.yml").as_posix(), "latex_individualpages": False},
+        doctreedir=BUILD / ".doctrees",
+        builder="html",
+        force_all=True,
+        warningiserror=True,
+        keep_going=True,
+        quiet=True,
+    )
+    if result != 0:
+        sys.exit("make book: the build failed. Each warning above names its page; mend these and run `make book` again.")
+
+
+if __name__ == "__main__":
+    first = os.path.relpath(build())
+    print(f"The book is built. Open {first}")

@@ -1,0 +1,266 @@
+"""The book's chapters: pairs of a text notebook `NN_name.md` and its executed twin `NN_name.ipynb`.
+
+    python tools/chapters.py book/flows/01_change_of_variables.md    execute one chapter from its text
+    python tools/chapters.py all                                     execute every chapter
+    python tools/chapters.py                                         execute those whose outputs are stale
+
+`make execute CHAPTER=...` calls this. Two executions of the same text give the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import time
+from collections import Counter
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).resolve().parent.parent
+BOOK = ROOT / "book"
+LARGEST = 1_000_000  # bytes of one notebook
+SECONDS_A_CELL = 600
+WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
+# What makes a kernel's outputs the same every time: no random order of sets, one thread (sums in one order), no
+# progress bars, and no date in SVG files.
+KERNEL_ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "TQDM_DISABLE": "1",
+    "SOURCE_DATE_EPOCH": "0",
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+}
+
+
+class ChapterError(Exception):
+    """What is wrong with a chapter, in words for its author."""
+
+
+def name_of(path: Path) -> str:
+    """The chapter's path from the root of the repository."""
+    return path.resolve().relative_to(ROOT).as_posix()
+
+
+def mend(text: Path) -> str:
+    """The command that brings a pair in step again."""
+    return f"make execute CHAPTER={name_of(text)}"
+
+
+def is_text_notebook(path: Path) -> bool:
+    """Whether a Markdown file is a notebook: its front matter names a kernel."""
+    front = re.match(r"---\n(.*?)\n---\n", path.read_text(encoding="utf-8"), re.DOTALL)
+    return front is not None and "kernelspec:" in front[1]
+
+
+def text_notebooks() -> list[Path]:
+    """The texts of all chapters, in reading order of their names."""
+    return sorted(path for path in BOOK.rglob("*.md") if is_visible(path) and is_text_notebook(path))
+
+
+def executed_notebooks() -> list[Path]:
+    """All notebooks of the book."""
+    return sorted(path for path in BOOK.rglob("*.ipynb") if is_visible(path))
+
+
+def is_visible(path: Path) -> bool:
+    """Whether no part of the path below the book starts with a dot (checkpoints of editors do)."""
+    return not any(part.startswith(".") for part in path.relative_to(BOOK).parts)
+
+
+def read_text(text: Path) -> NotebookNode:
+    """A chapter's cells from its text, without outputs, with stable cell ids."""
+    notebook = jupytext.read(text, fmt="md:myst")
+    seen: Counter[str] = Counter()
+    for cell in notebook.cells:
+        content = sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
+        cell.id = f"{content}-{seen[content]}"
+        seen[content] += 1
+    return notebook
+
+
+def cells_of(notebook: NotebookNode) -> list[tuple[str, str, str]]:
+    """What both files of a pair must hold alike: kind, source and metadata of every cell."""
+    volatile = {"execution", "ExecuteTime", "collapsed", "jupyter", "trusted"}
+    return [
+        (
+            cell.cell_type,
+            cell.source.rstrip(),
+            json.dumps({key: value for key, value in cell.metadata.items() if key not in volatile}, sort_keys=True),
+        )
+        for cell in notebook.cells
+    ]
+
+
+def code_hash(notebook: NotebookNode) -> str:
+    """Fingerprint of the code cells in their order."""
+    code = [cell.source.rstrip() for cell in notebook.cells if cell.cell_type == "code"]
+    return sha256(json.dumps(code).encode()).hexdigest()
+
+
+def package_hash() -> str:
+    """Fingerprint of the sources of mnf_lite."""
+    total = sha256()
+    for path in sorted((ROOT / "mnf_lite").rglob("*.py")):
+        total.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return total.hexdigest()
+
+
+def fault(text: Path) -> str | None:
+    """What is out of step in a pair, with the command that mends it, or None."""
+    twin = text.with_suffix(".ipynb")
+    if not twin.is_file():
+        return f"{name_of(text)} has no executed notebook beside it. Run: {mend(text)}"
+    wanted = read_text(text)
+    stored = nbformat.read(twin, as_version=4)
+    if stored.metadata.get("mnf_lite", {}).get("code") != code_hash(stored):
+        return f"The outputs in {name_of(twin)} belong to other code. Run: {mend(text)}"
+    for number, (ours, theirs) in enumerate(zip(cells_of(wanted), cells_of(stored), strict=False), 1):
+        if ours != theirs:
+            return f"{name_of(text)} and its notebook differ in cell {number} ({ours[0]}). Run: {mend(text)}"
+    if len(wanted.cells) != len(stored.cells):
+        counts = f"{len(wanted.cells)} cells and {len(stored.cells)}"
+        return f"{name_of(text)} and its notebook hold {counts}. Run: {mend(text)}"
+    return None
+
+
+def package_changed(notebook: Path) -> bool:
+    """Whether mnf_lite has changed since a notebook was executed."""
+    stored = json.loads(notebook.read_text(encoding="utf-8"))["metadata"].get("mnf_lite", {})
+    return bool(stored.get("package") != package_hash())
+
+
+def is_stale(text: Path) -> bool:
+    """Whether a chapter's outputs may be those of other code, its own or the package's."""
+    return fault(text) is not None or package_changed(text.with_suffix(".ipynb"))
+
+
+def run(text: Path, environment: dict[str, str] | None = None) -> NotebookNode:
+    """Execute a chapter's cells in a new kernel, in the chapter's folder."""
+    notebook = read_text(text)
+    client = NotebookClient(
+        notebook,
+        timeout=SECONDS_A_CELL,
+        kernel_name="python3",
+        record_timing=False,
+        store_widget_state=True,
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(text.parent)}},
+    )
+    try:
+        client.execute(env={**os.environ, **KERNEL_ENVIRONMENT, **(environment or {})})
+    except CellExecutionError as error:
+        raise ChapterError(f"{name_of(text)}: a cell failed.\n{error}") from error
+    return notebook
+
+
+def without_stderr(notebook: NotebookNode) -> list[str]:
+    """Take what cells wrote to stderr (bars, warnings) out of a notebook and return it."""
+    taken = []
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            errors = [out for out in cell.outputs if out.output_type == "stream" and out.name == "stderr"]
+            taken += [out.text.strip() for out in errors]
+            cell.outputs = [out for out in cell.outputs if out not in errors]
+    return taken
+
+
+def renumber_widgets(notebook: NotebookNode) -> NotebookNode:
+    """Replace the random ids of widget models by their numbers, in the order of creation."""
+    state = notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
+    serial = nbformat.writes(notebook)
+    for number, model in enumerate(state):
+        serial = serial.replace(model, f"{number:032x}")
+    return nbformat.reads(serial, as_version=4)
+
+
+def check_outputs(text: Path, notebook: NotebookNode) -> None:
+    """Refuse outputs that would differ at the next execution."""
+    for number, cell in enumerate(notebook.cells, 1):
+        for output in cell.get("outputs", []):
+            texts = [output.get("text", ""), *output.get("data", {}).values()]
+            for value in texts:
+                if isinstance(value, str) and (found := re.search(r"<[^<>\n]{1,120} at 0x[0-9a-f]{6,}>", value)):
+                    raise ChapterError(
+                        f"{name_of(text)}: cell {number} prints an address in memory, {found[0]}. "
+                        "End the cell's last line with a semicolon or assign its value."
+                    )
+
+
+def execute(text: Path) -> Path:
+    """Execute a chapter from its text and write its notebook whole or not at all."""
+    notebook = run(text)
+    for message in without_stderr(notebook):
+        print(f"{name_of(text)}: left out of the notebook, from stderr:\n{message}", file=sys.stderr)
+    check_outputs(text, notebook)
+    notebook = renumber_widgets(notebook)
+    kernel = notebook.metadata.get("kernelspec", {})
+    widgets = notebook.metadata.get("widgets")
+    notebook.metadata = NotebookNode(
+        jupytext={"formats": "md:myst,ipynb"},
+        kernelspec={"display_name": kernel.get("display_name", "Python 3"), "language": "python", "name": "python3"},
+        language_info={"file_extension": ".py", "mimetype": "text/x-python", "name": "python"},
+        mnf_lite={"code": code_hash(notebook), "package": package_hash()},
+        **({"widgets": widgets} if widgets else {}),
+    )
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    serial = nbformat.writes(notebook, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    if len(serial.encode()) > LARGEST:
+        raise ChapterError(
+            f"{name_of(text)}: the notebook would hold {len(serial.encode()):,} bytes, more than {LARGEST:,}. "
+            "Draw fewer or smaller frames and figures; a palette of 32 colours makes a PNG three times smaller."
+        )
+    twin = text.with_suffix(".ipynb")
+    half = twin.with_name(f".{twin.name}.tmp")
+    half.write_text(serial, encoding="utf-8")
+    os.replace(half, twin)
+    return twin
+
+
+def chosen(chapter: str | None) -> list[Path]:
+    """The texts that a command line names."""
+    if chapter is None:
+        return [text for text in text_notebooks() if is_stale(text)]
+    if chapter == "all":
+        return text_notebooks()
+    known = {name_of(text).removesuffix(".md"): text for text in text_notebooks()}
+    wanted = chapter.removeprefix("./").removesuffix(".md").removesuffix(".ipynb")
+    fits = [text for name, text in known.items() if name in (wanted, f"book/{wanted}") or name.endswith(f"/{wanted}")]
+    if len(fits) != 1:
+        listed = "\n  ".join(["all", *(f"{name}.md" for name in known)])
+        raise ChapterError(f"No chapter {chapter!r}. There are:\n  {listed}")
+    return fits
+
+
+def main() -> None:
+    """Execute the chapters that the command line names."""
+    parser = argparse.ArgumentParser(description="Execute chapters of the book from their text.")
+    parser.add_argument("chapter", nargs="?", help="a chapter's path, or all; by default every stale one")
+    try:
+        texts = chosen(parser.parse_args().chapter or None)
+        for text in texts:
+            started = time.monotonic()
+            twin = execute(text)
+            seconds = time.monotonic() - started
+            print(f"{name_of(twin)}: {twin.stat().st_size / 1000:,.0f} kB, executed in {seconds:.0f} s", flush=True)
+        if not texts:
+            print("No chapter is stale.")
+    except ChapterError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
