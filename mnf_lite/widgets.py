@@ -5,17 +5,18 @@ from __future__ import annotations
 import html
 import io
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import ipywidgets
 import matplotlib.pyplot as plt
 from ipywidgets import HTML, Dropdown, HBox, Layout, Play, SelectionSlider, Stack, VBox, Widget, jslink
+from ipywidgets.widgets.widget_string import HTMLStyle
 from matplotlib.figure import Figure
 from PIL import Image
 
 DPI = 120  # sharp enough for a phone, and a frame of 6 x 3 inches stays near 15 kB
 CSS_DPI = 96  # a CSS inch: frames appear at the size that matplotlib was asked for
+LABEL = {"description_width": "initial"}  # as wide as its text: the default cuts long names
 
 Values = Iterable[Any] | Mapping[str, Any]
 
@@ -56,17 +57,17 @@ def frames(
     if not choices:
         raise ValueError("frames needs at least one choice, such as {'angle': [0, 90, 180]}; got none")
     values = [_labelled(name, options) for name, options in choices.items()]
-    slider_name = next(iter(choices))
+    slider_name, *menu_names = choices
     if len(values[0]) < 2:
         raise ValueError(f"the slider {slider_name!r} needs two values or more; got {list(values[0])}")
     slider = _slider(slider_name, values[0])
     menus = [
-        Dropdown(options=list(labels), description=name, style={"description_width": "initial"})
-        for name, labels in zip(list(choices)[1:], values[1:], strict=True)
+        Dropdown(options=list(labels), description=name, style=LABEL, layout=Layout(width="max-content"))
+        for name, labels in zip(menu_names, values[1:], strict=True)
     ]
     sizes: set[tuple[int, int]] = set()
     # Layout and style are models of their own in the page: one pair for all frames saves a kilobyte a frame.
-    layout, style = Layout(max_width="100%"), ipywidgets.HTMLStyle()
+    layout, style = Layout(max_width="100%"), HTMLStyle()
 
     def image(*chosen: Any) -> str:
         text = alt(*chosen)
@@ -86,7 +87,7 @@ def frames(
             f' src="data:image/png;base64,{b64encode(_png(figure, colours)).decode()}">'
         )
 
-    def stack(free: list[Mapping[str, Any]], *chosen: Any) -> Widget:
+    def stack(free: Sequence[Mapping[str, Any]], *chosen: Any) -> Widget:
         if not free:
             return HTML(image(*chosen), layout=layout, style=style)
         *inner, labels = free
@@ -119,29 +120,33 @@ def frames(
 
 def _labelled(name: str, values: Values) -> dict[str, Any]:
     """Label -> value, numbers written as short as they can be read."""
-    if isinstance(values, Mapping):
-        return dict(values)
-    pairs = [(value if isinstance(value, str) else f"{value:g}", value) for value in values]
-    labelled = dict(pairs)
-    if len(labelled) < max(len(pairs), 1):
-        raise ValueError(f"{name!r} needs different labels; got {[label for label, _ in pairs]}")
-    return labelled
+    if not isinstance(values, Mapping):
+        values = list(values)
+        labels = [value if isinstance(value, str) else f"{value:g}" for value in values]
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"every value of {name!r} needs a label of its own; got {labels}")
+        values = dict(zip(labels, values, strict=True))
+    if not values:
+        raise ValueError(f"{name!r} needs at least one value; got none")
+    return dict(values)
 
 
 def _slider(name: str, labels: Mapping[str, Any]) -> SelectionSlider:
     return SelectionSlider(
         options=list(labels),
         description=name,
-        style={"description_width": "initial"},
+        style=LABEL,
         layout=Layout(width="28em", max_width="100%"),
     )
 
 
 def _png(figure: Figure, colours: int) -> bytes:
-    """The figure as a palette PNG: the same bytes for the same drawing, a third of the size of full colour."""
+    """The figure as a palette PNG: the same bytes for the same drawing, a third of full colour's size."""
     full, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(full, format="png", dpi=DPI)
+    figure.savefig(full, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})
     plt.close(figure)
-    palette = Image.open(full).convert("RGB").quantize(colours, dither=Image.Dither.NONE)
+    picture = Image.open(full).convert("RGB")
+    # Maximum coverage keeps rare colours, such as thin lines; k-means then moves each to its mean.
+    palette = picture.quantize(colours, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
     palette.save(small, format="PNG", optimize=True)
     return small.getvalue()
