@@ -1,13 +1,20 @@
 """What every flow has in common, and the two ways to use flows: chained, and as a density.
 
-One direction everywhere: ``forward`` maps base noise z to data x, ``inverse`` maps x back to z. Each returns the
-log-determinant of the Jacobian of the map it has just applied.
+One direction everywhere: ``forward`` maps base noise z to data x, ``inverse`` maps x back to z. Each returns
+the log-determinant of the Jacobian of the map it has just applied.
 """
 
+import math
+import weakref
 from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution, Transform, constraints
+from torch.types import _size
+
+NO_SHAPE = torch.Size()
 
 
 class Flow(nn.Module):
@@ -43,6 +50,7 @@ class Flow(nn.Module):
         return x
 
     def extra_repr(self) -> str:
+        """Show what the printed module is made with."""
         return f"dim={self.dim}"
 
 
@@ -61,7 +69,8 @@ class Compose(Flow):
         flows = list(flows)
         dims = sorted({flow.dim for flow in flows} | ({dim} if dim is not None else set()))
         if len(dims) != 1:
-            raise ValueError(f"Compose expects flows of one common dimension, got {dims or 'an empty list and no dim'}")
+            came = dims or "an empty list and no dim"
+            raise ValueError(f"Compose expects flows of one common dimension, got {came}")
         super().__init__(dims[0])
         self.flows = nn.ModuleList(flows)
 
@@ -75,6 +84,7 @@ class Compose(Flow):
         return self.flows[index]  # type: ignore[return-value]
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Apply the first flow first; the log-determinants add up."""
         x, log_det = self.check(z), z.new_zeros(z.shape[:-1])
         for flow in self:
             x, step = flow(x)
@@ -82,6 +92,7 @@ class Compose(Flow):
         return x, log_det
 
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Undo the last flow first; the log-determinants add up."""
         z, log_det = self.check(x), x.new_zeros(x.shape[:-1])
         for flow in reversed(list(self)):
             z, step = flow.inverse(z)
@@ -101,3 +112,167 @@ class Compose(Flow):
         for flow in reversed(list(self)):
             states.append(flow.inverse(states[-1])[0])
         return states
+
+
+class StandardNormal(Distribution):
+    """The normal distribution of zero mean and unit covariance on R^dim.
+
+    Args:
+        loc: zeros ``[dim]``; they give the distribution its dimension, dtype and device.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+    support = constraints.real_vector
+    has_rsample = True
+
+    def __init__(self, loc: Tensor) -> None:
+        self.loc = loc
+        super().__init__(event_shape=loc.shape, validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """Zeros ``[dim]``."""
+        return self.loc
+
+    @property
+    def variance(self) -> Tensor:
+        """Ones ``[dim]``."""
+        return torch.ones_like(self.loc)
+
+    def rsample(self, sample_shape: _size = NO_SHAPE) -> Tensor:
+        """Draw points ``[*sample_shape, dim]``."""
+        return torch.randn(self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density in nats of ``value [..., dim] -> [...]``."""
+        return -0.5 * (value.square().sum(-1) + value.shape[-1] * math.log(2 * math.pi))
+
+    def entropy(self) -> Tensor:
+        """Entropy in nats, a scalar."""
+        return self.loc.new_tensor(0.5 * len(self.loc) * (1 + math.log(2 * math.pi)))
+
+
+class NormalizingFlow(nn.Module):
+    r"""A probability density: the base distribution's, carried through a flow.
+
+    .. math:: x = f(z), \quad z \sim p_Z, \qquad \log p_X(x) = \log p_Z\bigl(f^{-1}(x)\bigr)
+              + \log\Bigl|\det\frac{\partial f^{-1}}{\partial x}\Bigr|
+
+    The methods are those of :class:`torch.distributions.Distribution`.
+
+    Args:
+        flow: the map f from base noise z to data x.
+        base: the distribution of z, with event shape ``[flow.dim]``; the standard normal if None. Its tensors
+            are copied into buffers, so that it moves, casts and saves with the flow; its parameters become
+            parameters of this module and are trained.
+
+    Raises:
+        ValueError: the base has another event shape, or holds a tensor computed from parameters, whose graph
+            the first backward pass would free.
+
+    Source:
+        Rezende & Mohamed (2015), eq. 5.
+    """
+
+    def __init__(self, flow: Flow, base: Distribution | None = None) -> None:
+        super().__init__()
+        self.flow = flow
+        if base is None:
+            like = next(flow.parameters(), torch.empty(()))
+            base = StandardNormal(torch.zeros(flow.dim, dtype=like.dtype, device=like.device))
+        if base.event_shape != (flow.dim,):
+            raise ValueError(
+                f"the base must have the flow's event shape [{flow.dim}], got event shape {list(base.event_shape)}"
+                f" and batch shape {list(base.batch_shape)} (Independent turns batch axes into event axes)"
+            )
+        self._blueprint = Blueprint(base, self, "base")
+
+    @property
+    def base(self) -> Distribution:
+        """The base distribution, made of the module's present buffers and parameters."""
+        base: Distribution = self._blueprint.build(self)
+        return base
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density in nats of ``x [..., dim] -> [...]``."""
+        z, log_det = self.flow.inverse(x)
+        log_prob: Tensor = self.base.log_prob(z)
+        return log_prob + log_det
+
+    @torch.no_grad()
+    def sample(self, shape: _size = NO_SHAPE) -> Tensor:
+        """Draw points ``[*shape, dim]`` without gradients."""
+        x: Tensor = self.flow(self.base.sample(shape))[0]
+        return x
+
+    def rsample(self, shape: _size = NO_SHAPE) -> Tensor:
+        """Draw points ``[*shape, dim]``, differentiable in the parameters of the flow and of the base."""
+        x: Tensor = self.flow(self.base.rsample(shape))[0]
+        return x
+
+
+class Blueprint:
+    """A distribution (or a transform inside one) without its tensors, which a module holds in its stead.
+
+    A distribution is no module: left alone, its tensors would neither move nor be saved. Building a new one for
+    every use also forgets what the old one has computed and cached from tensors that have changed since.
+
+    Args:
+        thing: the distribution or transform.
+        module: where the tensors are registered.
+        path: the start of the names under which they are.
+    """
+
+    def __init__(self, thing: Distribution | Transform, module: nn.Module, path: str) -> None:
+        self.kind = type(thing)
+        self.tensors: dict[str, tuple[str, torch.Size]] = {}
+        self.parts: dict[str, Blueprint | list[Blueprint]] = {}
+        self.rest: dict[str, Any] = {}
+        for key, value in vars(thing).items():
+            name = f"{path}_{key.strip('_')}"
+            if isinstance(value, Tensor):
+                self.tensors[key] = (register(module, name, value), value.shape)
+            elif isinstance(value, (Distribution, Transform)):
+                self.parts[key] = Blueprint(value, module, name)
+            elif isinstance(value, (list, tuple)) and any(isinstance(v, (Distribution, Transform)) for v in value):
+                self.parts[key] = [Blueprint(v, module, f"{name}_{i}") for i, v in enumerate(value)]
+            else:  # a transform knows its inverse, made of the old tensors, by a weak reference
+                self.rest[key] = None if isinstance(value, weakref.ref) else value
+
+    def build(self, module: nn.Module) -> Any:
+        """Make the distribution or transform anew from the tensors that ``module`` holds now."""
+        thing = object.__new__(self.kind)
+        vars(thing).update(self.rest)
+        for key, (name, shape) in self.tensors.items():
+            vars(thing)[key] = getattr(module, name).expand(shape)
+        for key, part in self.parts.items():
+            built = [p.build(module) for p in part] if isinstance(part, list) else part.build(module)
+            vars(thing)[key] = built
+        return thing
+
+
+def register(module: nn.Module, name: str, tensor: Tensor) -> str:
+    """Make ``tensor`` a parameter of ``module`` if it is one, perhaps expanded, else a buffer; return its name."""
+    if not tensor.requires_grad:
+        module.register_buffer(name, tensor.detach().clone(memory_format=torch.contiguous_format))
+        return name
+    source = tensor if tensor._base is None else tensor._base
+    if not isinstance(source, nn.Parameter) or not is_expanded(source, tensor):
+        raise ValueError(
+            f"the base's tensor {name!r} requires a gradient but is no nn.Parameter: its graph would not outlive"
+            " one backward pass; pass the parameter itself, or a detached tensor"
+        )
+    for known, parameter in module.named_parameters(recurse=False):
+        if parameter is source:
+            return known
+    module.register_parameter(name, source)
+    return name
+
+
+def is_expanded(source: Tensor, view: Tensor) -> bool:
+    """Whether ``view`` is ``source``, expanded to a larger shape or not: the same numbers in the same order."""
+    try:
+        expanded = source.expand(view.shape)
+    except RuntimeError:
+        return False
+    return expanded.data_ptr() == view.data_ptr() and expanded.stride() == view.stride()

@@ -4,10 +4,111 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mnf_lite.flows.base import Flow
-from mnf_lite.nets import MLP
+from mnf_lite.nets import MLP, Constant, StackedMLP
+
+
+class Coupling(Flow):
+    """Keep one half of the coordinates and move the other by parameters that a network computes from the first.
+
+    Args:
+        dim: number of coordinates. The halves are the first ``dim // 2`` and the rest; with ``dim = 1`` the one
+            coordinate moves, by parameters that are constants.
+        parity: 0 moves the second half, 1 the first.
+        hidden: sizes of the conditioner's hidden layers, each followed by a ReLU.
+        nets: number of networks of which the conditioner is made.
+        outputs: number of outputs of each network for every coordinate that moves.
+    """
+
+    def __init__(self, dim: int, parity: int, hidden: Sequence[int], nets: int, outputs: int = 1) -> None:
+        super().__init__(dim)
+        self.parity = check_parity(parity)
+        self.swap = parity == 1 and dim > 1
+        kept, moved = (dim - dim // 2, dim // 2) if self.swap else (dim // 2, dim - dim // 2)
+        size = (nets, kept, hidden, outputs * moved)
+        self.net = StackedMLP(*size) if kept else Constant(nets, outputs * moved)
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``x [..., dim]`` as the half that is kept and the half that moves."""
+        first, second = self.check(x).tensor_split((self.dim // 2,), -1)
+        return (second, first) if self.swap else (first, second)
+
+    def join(self, kept: Tensor, moved: Tensor) -> Tensor:
+        """The two halves in their places, ``[..., dim]``."""
+        return torch.cat((moved, kept) if self.swap else (kept, moved), -1)
+
+    def extra_repr(self) -> str:
+        """Show what the printed module is made with."""
+        return f"dim={self.dim}, parity={self.parity}"
+
+
+class AdditiveCoupling(Coupling):
+    r"""NICE: shift one half of the coordinates by a function of the other; volumes are preserved.
+
+    .. math:: x_1 = z_1, \qquad x_2 = z_2 + t(z_1), \qquad \log\Bigl|\det\frac{\partial x}{\partial z}\Bigr| = 0
+
+    Args:
+        dim: number of coordinates. The halves are the first ``dim // 2`` and the rest; with ``dim = 1`` the one
+            coordinate moves by a learned constant.
+        parity: 0 moves the second half, 1 the first.
+        hidden: sizes of the hidden layers of the network t, each followed by a ReLU.
+
+    Source:
+        Dinh et al. (2014), section 3.2.
+    """
+
+    def __init__(self, dim: int, parity: int = 0, hidden: Sequence[int] = (24, 24, 24)) -> None:
+        super().__init__(dim, parity, hidden, nets=1)
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """``x_2 = z_2 + t(z_1)``."""
+        kept, moving = self.split(z)
+        (t,) = self.net(kept)
+        return self.join(kept, moving + t), z.new_zeros(z.shape[:-1])
+
+    def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``z_2 = x_2 - t(x_1)``."""
+        kept, moved = self.split(x)
+        (t,) = self.net(kept)
+        return self.join(kept, moved - t), x.new_zeros(x.shape[:-1])
+
+
+class AffineCoupling(Coupling):
+    r"""RealNVP: scale and shift one half of the coordinates by functions of the other.
+
+    .. math:: x_1 = z_1, \qquad x_2 = e^{s(z_1)} z_2 + t(z_1), \qquad
+              \log\Bigl|\det\frac{\partial x}{\partial z}\Bigr| = \sum_i s_i(z_1)
+
+    One network gives t and one gives the raw log-scale, which :func:`soft_bound` keeps within ±5: whatever the
+    networks answer far from the data, both directions stay finite.
+
+    Args:
+        dim: number of coordinates. The halves are the first ``dim // 2`` and the rest; with ``dim = 1`` the one
+            coordinate is scaled and shifted by learned constants.
+        parity: 0 moves the second half, 1 the first.
+        hidden: sizes of the hidden layers of the networks s and t, each followed by a ReLU.
+
+    Source:
+        Dinh et al. (2017), section 3.2.
+    """
+
+    def __init__(self, dim: int, parity: int = 0, hidden: Sequence[int] = (24, 24, 24)) -> None:
+        super().__init__(dim, parity, hidden, nets=2)
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """``x_2 = e^s z_2 + t``."""
+        kept, moving = self.split(z)
+        s, t = self.net(kept)
+        s = soft_bound(s)
+        return self.join(kept, torch.addcmul(t, moving, torch.exp(s))), s.sum(-1)
+
+    def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``z_2 = (x_2 - t) e^-s``."""
+        kept, moved = self.split(x)
+        s, t = self.net(kept)
+        minus_s = soft_bound(-s)
+        return self.join(kept, (moved - t) * torch.exp(minus_s)), minus_s.sum(-1)
 
 
 class GatedCoupling(Flow):
@@ -37,18 +138,20 @@ class GatedCoupling(Flow):
         kept = torch.arange(dim) % 2 == check_parity(parity)
         self.register_buffer("mask", kept & (dim > 1))
         self.net = MLP(dim, hidden, 2 * dim, nn.Tanh)
-        nn.init.constant_(self.net[-1].bias[dim:], 2.0)  # type: ignore[union-attr,index,arg-type]
+        nn.init.constant_(self.net[-1].bias[dim:], 2.0)  # type: ignore[index]
 
     def conditioner(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``(mu, log gate, 1 - gate)`` of every coordinate, each ``[..., dim]``; kept ones have an open gate."""
         mu, a = self.net(z.masked_fill(~self.mask, 0)).chunk(2, -1)
-        return mu, F.logsigmoid(a).masked_fill(self.mask, 0), torch.sigmoid(-a).masked_fill(self.mask, 0)
+        return mu, nn.functional.logsigmoid(a).masked_fill(self.mask, 0), torch.sigmoid(-a).masked_fill(self.mask, 0)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """``x = z + (1 - m)(1 - gate)(mu - z)``."""
         mu, log_gate, closed = self.conditioner(self.check(z))
         return z + closed * (mu - z), log_gate.sum(-1)
 
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``z = (x - (1 - gate) mu) / gate`` where the mask is 0."""
         mu, log_gate, closed = self.conditioner(self.check(x))
         return (x - closed * mu) * torch.exp(-log_gate), -log_gate.sum(-1)
 
@@ -58,3 +161,8 @@ def check_parity(parity: int) -> int:
     if parity not in (0, 1):
         raise ValueError(f"parity must be 0 or 1, got {parity!r}")
     return parity
+
+
+def soft_bound(a: Tensor, bound: float = 5.0) -> Tensor:
+    r"""Keep a log-scale within ``±bound`` smoothly, :math:`c \tanh(a/c)`: the identity near 0, never steeper."""
+    return bound * torch.tanh(a / bound)
