@@ -1,0 +1,81 @@
+"""Tensor files that are either whole or not there: safetensors, written beside and renamed."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Gives a temporary path in the same folder and renames it to `path` if the block succeeds.
+
+    A rename within a folder is atomic: whoever reads `path` sees the old file or the new one, never a part.
+
+    Args:
+        path: the file to write; missing folders are made.
+
+    Raises:
+        OSError: the folder cannot be made or written, the disk is full. The old file is then intact.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.part")  # one name: what a killed process left is overwritten
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        kept = "the old file is intact" if path.exists() else "nothing was written"
+        raise OSError(f"cannot write {path}: {error}; {kept}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Writes tensors and JSON metadata to one safetensors file, atomically.
+
+    Args:
+        path: the file to write.
+        tensors: any shapes, dtypes and devices; they are stored from the CPU.
+        metadata: whatever JSON can hold.
+
+    Raises:
+        OSError: as `replacing`.
+    """
+    # Cloned: safetensors refuses tensors that share memory.
+    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    with replacing(path) as temporary:
+        save_file(whole, temporary, {"mnf_lite": json.dumps(metadata)})
+
+
+def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Reads what `save_tensors` wrote.
+
+    Args:
+        path: a file written by `save_tensors`.
+
+    Returns:
+        The tensors by name, on the CPU, and the metadata.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is cut off, not safetensors, or not written by this package.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = (file.metadata() or {}).get("mnf_lite")
+            # Cloned: the loaded tensors are windows into one mapped file, at any alignment.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file ({error}); it may be cut off") from error
+    if metadata is None:
+        raise ValueError(f"{path} is a safetensors file, but not one written by mnf_lite")
+    return tensors, json.loads(metadata)
