@@ -1,1 +1,6 @@
 """Normalizing flows and multiplicative normalizing flows, small enough to read beside the book that derives them."""
+
+from mnf_lite.prediction import predict
+from mnf_lite.training import fit
+
+__all__ = ["fit", "predict"]
