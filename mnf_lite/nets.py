@@ -1,4 +1,4 @@
-"""Networks that parametrise flows: they may be as simple or as deep as one likes, a flow never inverts them."""
+"""Networks that parametrise flows: as simple or as deep as one likes, for a flow never inverts them."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -14,7 +14,7 @@ class MLP(nn.Sequential):
 
     Args:
         in_features: size of the last axis of the input.
-        hidden: sizes of the hidden layers; every one of them is followed by the nonlinearity, the last one too.
+        hidden: sizes of the hidden layers; the nonlinearity follows every one of them, the last one too.
         out_features: size of the last axis of the output.
         activation: makes the nonlinearity :math:`\phi`.
 
@@ -41,7 +41,9 @@ class MLP(nn.Sequential):
 
 
 class StackedMLP(nn.Module):
-    r"""``n`` multilayer perceptrons of one shape, with ReLUs, that read the same input and run as one batched product.
+    r"""``n`` multilayer perceptrons of one shape that read the same input and run as one batched product.
+
+    Each is an :class:`MLP` with ReLUs: for small networks calling one costs more than computing two.
 
     Args:
         n: number of networks.
@@ -72,10 +74,13 @@ class StackedMLP(nn.Module):
 
 
 class Constant(nn.Module):
-    """A network that reads nothing: what is left of a conditioner where no coordinate is there to condition on.
+    """A network that reads nothing: what is left of a conditioner where there is nothing to condition on.
+
+    Args:
+        size: shape of the learned constants, which start at 0.
 
     Shape:
-        ``[..., anything] -> [*size, ...]`` with the leading axes of the input before the last axis of ``size``
+        ``[..., any] -> [*size[:-1], ..., size[-1]]``
     """
 
     def __init__(self, *size: int) -> None:
@@ -87,3 +92,102 @@ class Constant(nn.Module):
         *stack, features = self.value.shape
         batch = x.shape[:-1]
         return self.value.view(*stack, *(1 for _ in batch), features).expand(*stack, *batch, features)
+
+
+class MaskedLinear(nn.Linear):
+    r"""A linear map with some connections cut: :math:`y = (M \odot W) x + b`.
+
+    Args:
+        mask: ``[out_features, in_features]``, true where a connection is kept; a buffer.
+
+    Source:
+        Germain et al. (2015), eq. 8.
+    """
+
+    mask: Tensor
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__(mask.shape[1], mask.shape[0])
+        self.register_buffer("mask", mask.to(self.weight.dtype))
+
+    def masked_weight(self) -> Tensor:
+        """The weights of the connections that are kept, 0 for the others: ``[out_features, in_features]``."""
+        return self.weight * self.mask
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., in_features] -> [..., out_features]``."""
+        return nn.functional.linear(x, self.masked_weight(), self.bias)
+
+
+class MADE(nn.Module):
+    r"""A multilayer perceptron whose outputs for a coordinate depend on the coordinates before it alone.
+
+    Every unit has a degree: input coordinate i has degree i, hidden units have degrees from 1 to dim - 1. A
+    hidden unit reads units of its own degree or less; the outputs of coordinate i read hidden units of a degree
+    less than i. Hence they depend on coordinates 1, ..., i - 1, and those of the first coordinate are constants.
+    A degree without hidden units only means fewer connections.
+
+    Args:
+        dim: number of coordinates.
+        hidden: sizes of the hidden layers, each followed by a ReLU. With ``dim = 1`` there is nothing to read,
+            and no hidden layer.
+        outputs: number of outputs for every coordinate.
+        parity: 0 takes the coordinates in their order, 1 in the reverse.
+
+    Shape:
+        ``[..., dim] -> [..., dim, outputs]``
+
+    Source:
+        Germain et al. (2015), section 4; degrees spread evenly in place of drawn ones.
+    """
+
+    def __init__(self, dim: int, hidden: Sequence[int], outputs: int, parity: int = 0) -> None:
+        super().__init__()
+        self.dim, self.outputs = dim, outputs
+        self.order = list(range(dim))[:: -1 if parity else 1]
+        degree = torch.empty(dim, dtype=torch.long)
+        degree[self.order] = torch.arange(1, dim + 1)
+        # Rounded up: the last unit of each layer reads all it may, and units are sorted by degree.
+        inner = [torch.arange(1, size + 1) * (dim - 1) / size for size in hidden if dim > 1]
+        degrees = [degree, *(layer.ceil().long() for layer in inner)]
+        masks = [reader[:, None] >= read for read, reader in pairwise(degrees)]
+        masks.append(degree.repeat_interleave(outputs)[:, None] > degrees[-1])
+        self.layers = nn.ModuleList(MaskedLinear(mask) for mask in masks)
+        # How many units of each hidden layer the outputs of the k-th coordinate in order can depend on.
+        self.reach = [[int((layer <= k).sum()) for layer in degrees[1:]] or [0] for k in range(dim)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., dim] -> [..., dim, outputs]``."""
+        h = x
+        for k, layer in enumerate(self.layers):
+            h = layer(h.relu() if k else h)
+        return h.unflatten(-1, (self.dim, self.outputs))
+
+    def solve(self, z: Tensor, step: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        r"""Find the x each coordinate of which is a function of the network's own outputs for it.
+
+        .. math:: x_i = \mathrm{step}\bigl(z_i, \mathrm{MADE}(x)_i\bigr)
+
+        The outputs for a coordinate need only the coordinates before it. So dim passes find them one after the
+        other, each through no more than the units that its outputs depend on.
+
+        Args:
+            z: ``[..., dim]``.
+            step: ``(z_i [...], outputs [..., outputs]) -> (x_i [...], y_i [...])``, y_i for the caller to keep.
+
+        Returns:
+            x and y, ``[..., dim]`` each.
+        """
+        (first, bias), *later = [(layer.masked_weight(), layer.bias) for layer in self.layers]
+        columns = first.t().contiguous()
+        h_1 = bias.expand(*z.shape[:-1], -1)  # what the coordinates known so far add to the first layer
+        xs, ys = [z] * self.dim, [z] * self.dim
+        for i, reach in zip(self.order, self.reach, strict=True):
+            rows = slice(i * self.outputs, (i + 1) * self.outputs)
+            h = h_1[..., : reach[0]] if later else h_1[..., rows]
+            for k, (weight, bias) in enumerate(later, 1):
+                read = rows if k == len(later) else slice(reach[k])
+                h = nn.functional.linear(h.relu(), weight[read, : reach[k - 1]], bias[read])
+            xs[i], ys[i] = step(z[..., i], h)
+            h_1 = torch.addcmul(h_1, xs[i][..., None], columns[i])
+        return torch.stack(xs, -1), torch.stack(ys, -1)

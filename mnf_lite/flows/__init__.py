@@ -1,10 +1,15 @@
 """Normalizing flows: invertible maps with a Jacobian determinant that is cheap."""
 
 from mnf_lite.flows.affine import ActNorm, AffineConstant
+from mnf_lite.flows.autoregressive import IAF, MAF
 from mnf_lite.flows.base import Compose, Flow, NormalizingFlow, StandardNormal
 from mnf_lite.flows.coupling import AdditiveCoupling, AffineCoupling, GatedCoupling
+from mnf_lite.flows.linear import InvertibleLinear
+from mnf_lite.flows.planar import Planar, Radial
 
 __all__ = [
+    "IAF",
+    "MAF",
     "ActNorm",
     "AdditiveCoupling",
     "AffineConstant",
@@ -12,6 +17,9 @@ __all__ = [
     "Compose",
     "Flow",
     "GatedCoupling",
+    "InvertibleLinear",
     "NormalizingFlow",
+    "Planar",
+    "Radial",
     "StandardNormal",
 ]

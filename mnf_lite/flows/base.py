@@ -54,6 +54,18 @@ class Flow(nn.Module):
         return f"dim={self.dim}"
 
 
+def check_parity(parity: int) -> int:
+    """Return ``parity`` if it is 0 or 1."""
+    if parity not in (0, 1):
+        raise ValueError(f"parity must be 0 or 1, got {parity!r}")
+    return parity
+
+
+def soft_bound(a: Tensor, bound: float = 5.0) -> Tensor:
+    r"""Keep a log-scale within ``±bound`` smoothly, :math:`c \tanh(a/c)`: the identity near 0, never steeper."""
+    return bound * torch.tanh(a / bound)
+
+
 class Compose(Flow):
     r"""A chain of flows is a flow.
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mnf_lite.flows.base import Flow
+from mnf_lite.flows.base import Flow, check_parity, soft_bound
 from mnf_lite.nets import MLP, Constant, StackedMLP
 
 
@@ -154,15 +154,3 @@ class GatedCoupling(Flow):
         """``z = (x - (1 - gate) mu) / gate`` where the mask is 0."""
         mu, log_gate, closed = self.conditioner(self.check(x))
         return (x - closed * mu) * torch.exp(-log_gate), -log_gate.sum(-1)
-
-
-def check_parity(parity: int) -> int:
-    """Return ``parity`` if it is 0 or 1."""
-    if parity not in (0, 1):
-        raise ValueError(f"parity must be 0 or 1, got {parity!r}")
-    return parity
-
-
-def soft_bound(a: Tensor, bound: float = 5.0) -> Tensor:
-    r"""Keep a log-scale within ``±bound`` smoothly, :math:`c \tanh(a/c)`: the identity near 0, never steeper."""
-    return bound * torch.tanh(a / bound)
