@@ -8,6 +8,7 @@ Gaussians with their means multiplied by a random variable z that a normalizing 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor, nn
@@ -29,10 +30,10 @@ def sample_gaussian(mean: Tensor, log_var: Tensor, n: int) -> Tensor:
 
 
 def positive_int(value: int, name: str, least: int = 1) -> int:
-    """Return ``value`` if it is an integer of at least ``least``."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+    """Return ``value`` as an int if it is an integer of at least ``least``."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
-    return value
+    return int(value)
 
 
 class BayesianLayer(nn.Module, ABC):
@@ -47,8 +48,8 @@ class BayesianLayer(nn.Module, ABC):
     """
 
     def __init__(self, weight_shape: Sequence[int], bias: bool, prior_std: float) -> None:
-        if not (prior_std > 0 and math.isfinite(prior_std)):
-            raise ValueError(f"prior_std must be a positive number, got {prior_std!r}")
+        if not isinstance(prior_std, Real) or not 0 < prior_std < math.inf:
+            raise ValueError(f"prior_std must be a positive finite number, got {prior_std!r}")
         super().__init__()
         self.prior_std = float(prior_std)
         self.weight_mean = nn.Parameter(nn.init.kaiming_normal_(torch.empty(*weight_shape)))
@@ -81,9 +82,9 @@ class BayesianLayer(nn.Module, ABC):
             mean_square: the sum of all squared means, of any shape ``[...]``, and so is the result.
             log_var: log variances, all of which are summed.
         """
-        log_p = 2 * math.log(self.prior_std)
-        variances = ((log_var - log_p).exp() - log_var).sum() + log_var.numel() * (log_p - 1)
-        return (variances + mean_square * math.exp(-log_p)) / 2
+        log_ratio = log_var - 2 * math.log(self.prior_std)  # of the variances: log(sigma^2 / p)
+        # e^a - 1 - a as expm1(a) - a: exactly 0 where posterior and prior agree, not a sum of rounding errors
+        return ((log_ratio.expm1() - log_ratio).sum() + mean_square / self.prior_std**2) / 2
 
     def kl_bias(self) -> Tensor | float:
         """KL of the biases, in nats; 0 for a layer that has none."""
@@ -106,6 +107,10 @@ class BayesianLayer(nn.Module, ABC):
         if not isinstance(x, Tensor) or not x.is_floating_point():
             came = f"a {x.dtype} tensor" if isinstance(x, Tensor) else type(x).__name__
             raise TypeError(f"{type(self).__name__} expects a floating-point tensor, got {came}")
+        if x.dtype != self.weight_mean.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise TypeError(
+                f"{type(self).__name__} has weights of {self.weight_mean.dtype}, got a {x.dtype} tensor"
+            )
         if x.ndim < -axis or x.shape[axis] != channels or (ndims and x.ndim not in ndims):
             shape = f"[..., {channels}]" if axis == -1 else f"[batch, {channels}, height, width]"
             raise ValueError(f"{type(self).__name__} expects input of shape {shape}, got {list(x.shape)}")
@@ -124,9 +129,8 @@ class MeanField(BayesianLayer):
         return kl.expand(positive_int(n, "n"))
 
     def sample_weights(self, n: int) -> tuple[Tensor, Tensor | None]:
-        return sample_gaussian(self.weight_mean, self.weight_log_var, positive_int(n, "n")), self.sample_bias(
-            n
-        )
+        w = sample_gaussian(self.weight_mean, self.weight_log_var, positive_int(n, "n"))
+        return w, self.sample_bias(n)
 
 
 class Multiplicative(BayesianLayer):
@@ -143,13 +147,15 @@ class Multiplicative(BayesianLayer):
         \mathbb E\bigl[\mathrm{KL}_W(z) + \mathrm{KL}_b + \log q(z) - \log r(z|W)\bigr],
 
     where the expectation is over z and W. ``r(z|W)`` is a Gaussian in :math:`z_b = f_r(z)`, of mean :math:`b_1 s` and log
-    **precision** :math:`\lambda = b_2 s`, where the scalar :math:`s` is a statistic of the weights (see ``statistic``).
-    Both flows are only ever run forward, so neither needs an inverse.
+    **precision** :math:`\lambda = b_2 s` clamped to ``[-10, 10]``, where the scalar :math:`s` is a statistic of the weights
+    (see ``statistic``). Both flows are only ever run forward, so neither needs an inverse. The gap of the bound is
+    :math:`\mathbb E\,\mathrm{KL}(q(z|W) \,\|\, r(z|W))`; where r ignores W it is at least the mutual information of z and W.
 
-    Source: Louizos & Welling (2017), eqs. 7 to 14; the bound is that of Ranganath et al. (2016).
+    Source: Louizos & Welling (2017); the bound is that of Ranganath et al. (2016).
     """
 
     z_axis: int  # the axis of the weight that z multiplies
+    max_log_precision = 10.0
 
     def init_multiplier(self, n_flows_q: int, n_flows_r: int, hidden: Sequence[int]) -> None:
         """Add the parameters of q(z) and r(z|W): z starts at 1 with variance 0.1."""
@@ -182,14 +188,11 @@ class Multiplicative(BayesianLayer):
         """
         s = self.statistic(z)  # [n, 1]
         z_b, log_det = self.flow_r(z)
-        log_precision = self.log_precision(s)  # [n, D]
+        # r stays a density wherever lambda is limited; far out its exponential has tails too heavy to average
+        log_precision = (self.r_b2 * s).clamp(-self.max_log_precision, self.max_log_precision)  # [n, D]
         distance = log_precision.exp() * (z_b - self.r_b1 * s).square()
         log_density: Tensor = (log_precision - LOG_2PI - distance).sum(-1) / 2 + log_det
         return log_density
-
-    def log_precision(self, s: Tensor) -> Tensor:
-        """Log precision of r's Gaussian, ``[n, D]``, from the statistic ``s [n, 1]``."""
-        return self.r_b2 * s
 
     def kl_samples(self, n: int) -> Tensor:
         z, log_q = self.sample_z(n)

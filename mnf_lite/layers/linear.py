@@ -19,8 +19,9 @@ class _Linear(BayesianLayer):
 
     def plain(self) -> nn.Linear:
         w, b = self.sample_weights(1)
-        layer = nn.Linear(self.in_features, self.out_features, b is not None, device=w.device, dtype=w.dtype)
-        layer.load_state_dict({"weight": w[0]} | ({} if b is None else {"bias": b[0]}))
+        # made on "meta", where initial values that nobody would see cost nothing
+        layer = nn.Linear(self.in_features, self.out_features, b is not None, device="meta")
+        layer.load_state_dict({"weight": w[0]} | ({} if b is None else {"bias": b[0]}), assign=True)
         return layer
 
     def sample_output(self, x_mean: Tensor, x: Tensor) -> Tensor:
@@ -89,7 +90,7 @@ class MNFLinear(Multiplicative, _Linear):
     Raises:
         TypeError, ValueError: integers, or a last axis of another size.
 
-    Source: Louizos & Welling (2017), algorithm 1 and eqs. 7 to 14.
+    Source: Louizos & Welling (2017), algorithm 1.
     """
 
     z_axis = 1

@@ -17,7 +17,8 @@ CONV = {"mnf": MNFConv2d, "mean-field": MeanFieldConv2d}
 
 def kl_divergence(model: nn.Module) -> Tensor:
     """Sum of ``kl()`` over a model's Bayesian layers, a scalar in nats; 0 for a model that has none."""
-    return sum((m.kl() for m in model.modules() if isinstance(m, BayesianLayer)), torch.zeros(()))
+    zero = next(model.parameters(), torch.zeros(())).new_zeros(())  # of the model's dtype and device
+    return sum((m.kl() for m in model.modules() if isinstance(m, BayesianLayer)), zero)
 
 
 def bayesian(module: nn.Module, posterior: Literal["mnf", "mean-field"] = "mnf", **options: Any) -> nn.Module:
@@ -66,15 +67,17 @@ def bayesian(module: nn.Module, posterior: Literal["mnf", "mean-field"] = "mnf",
 
 
 def plain(model: nn.Module) -> nn.Module:
-    """One draw from a Bayesian network: a copy in which every Bayesian layer is a plain one with drawn weights."""
-    return _replace(model, lambda layer: layer.plain() if isinstance(layer, BayesianLayer) else None)
+    """One draw from a network with random weights: a copy in which every layer that can draw a plain one did so."""
+    # any layer with the method, so that dropout, too, can be read as a distribution over weights
+    return _replace(model, lambda layer: layer.plain() if hasattr(layer, "plain") else None)  # type: ignore[operator]
 
 
 def _replace(module: nn.Module, new: Callable[[nn.Module], nn.Module | None]) -> nn.Module:
     """A deep copy of ``module`` in which ``new(layer)`` stands in place of each layer for which it is not None."""
+    layers = dict.fromkeys(_layers(module))  # a layer in two places is one layer
     # deepcopy asks its memo first, so layers named there are put in without being copied
     return copy.deepcopy(
-        module, {id(layer): made for layer in _layers(module) if (made := new(layer)) is not None}
+        module, {id(old): made.train(old.training) for old in layers if (made := new(old)) is not None}
     )
 
 
