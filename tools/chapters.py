@@ -163,7 +163,8 @@ def run(text: Path, environment: dict[str, str] | None = None) -> NotebookNode:
     try:
         client.execute(env={**os.environ, **KERNEL_ENVIRONMENT, **(environment or {})})
     except CellExecutionError as error:
-        raise ChapterError(f"{name_of(text)}: a cell failed.\n{error}") from error
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+        raise ChapterError(f"{name_of(text)}: a cell failed.\n{plain}") from None
     return notebook
 
 
