@@ -163,7 +163,9 @@ class MADE(nn.Module):
             h = layer(h.relu() if k else h)
         return h.unflatten(-1, (self.dim, self.outputs))
 
-    def solve(self, z: Tensor, step: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    def solve(
+        self, z: Tensor, step: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
         r"""Find the x each coordinate of which is a function of the network's own outputs for it.
 
         .. math:: x_i = \mathrm{step}\bigl(z_i, \mathrm{MADE}(x)_i\bigr)

@@ -6,6 +6,7 @@ from mnf_lite.flows.base import Compose, Flow, NormalizingFlow, StandardNormal
 from mnf_lite.flows.coupling import AdditiveCoupling, AffineCoupling, GatedCoupling
 from mnf_lite.flows.linear import InvertibleLinear
 from mnf_lite.flows.planar import Planar, Radial
+from mnf_lite.flows.spline import SplineAutoregressive, SplineCoupling
 
 __all__ = [
     "IAF",
@@ -21,5 +22,7 @@ __all__ = [
     "NormalizingFlow",
     "Planar",
     "Radial",
+    "SplineAutoregressive",
+    "SplineCoupling",
     "StandardNormal",
 ]

@@ -92,7 +92,9 @@ class ActNorm(AffineConstant):
         """Set s and t from the points ``x [..., dim]``."""
         x = x.reshape(-1, self.dim)
         if len(x) < 2:
-            raise ValueError(f"ActNorm needs a first batch of at least 2 points, got {len(x)}: one has no spread")
+            raise ValueError(
+                f"ActNorm needs a first batch of at least 2 points, got {len(x)}: one has no spread"
+            )
         if not torch.isfinite(x).all():
             raise ValueError("ActNorm needs a first batch of finite values, got NaN or infinity")
         std, mean = torch.std_mean(x, 0)

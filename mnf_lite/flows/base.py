@@ -246,7 +246,9 @@ class Blueprint:
                 self.tensors[key] = (register(module, name, value), value.shape)
             elif isinstance(value, (Distribution, Transform)):
                 self.parts[key] = Blueprint(value, module, name)
-            elif isinstance(value, (list, tuple)) and any(isinstance(v, (Distribution, Transform)) for v in value):
+            elif isinstance(value, (list, tuple)) and any(
+                isinstance(v, (Distribution, Transform)) for v in value
+            ):
                 self.parts[key] = [Blueprint(v, module, f"{name}_{i}") for i, v in enumerate(value)]
             else:  # a transform knows its inverse, made of the old tensors, by a weak reference
                 self.rest[key] = None if isinstance(value, weakref.ref) else value

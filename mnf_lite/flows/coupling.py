@@ -143,7 +143,11 @@ class GatedCoupling(Flow):
     def conditioner(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``(mu, log gate, 1 - gate)`` of every coordinate, each ``[..., dim]``; kept ones have an open gate."""
         mu, a = self.net(z.masked_fill(~self.mask, 0)).chunk(2, -1)
-        return mu, nn.functional.logsigmoid(a).masked_fill(self.mask, 0), torch.sigmoid(-a).masked_fill(self.mask, 0)
+        return (
+            mu,
+            nn.functional.logsigmoid(a).masked_fill(self.mask, 0),
+            torch.sigmoid(-a).masked_fill(self.mask, 0),
+        )
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """``x = z + (1 - m)(1 - gate)(mu - z)``."""
