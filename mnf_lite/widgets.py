@@ -1,4 +1,4 @@
-"""Figures that move on a page without a kernel: every frame is drawn beforehand, a control shows one of them."""
+"""Figures that move without a kernel: every frame is drawn beforehand and a control shows one of them."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def frames(
         alt: `alt(*values) -> str`, what a reader who cannot see the frame should know.
         colours: size of each frame's palette, 2 to 256; fewer is smaller.
         play: add a button that runs the slider by itself.
-        live: finer values of the first choice. With a kernel behind the page a second slider appears at the first
-            move and draws them on demand; on a page without one it never appears.
+        live: finer values of the first choice. With a kernel behind the page a second slider appears at the
+            first move and draws them on demand; on a page without one it never appears.
 
     Raises:
         ValueError: no choice, a slider of fewer than two values, a menu without any, a label twice, an empty
@@ -83,7 +83,7 @@ def frames(
             raise ValueError(f"all frames must have one size; got {sorted(sizes)} CSS pixels")
         return (
             f'<img alt="{html.escape(text)}" width="{width:.0f}" height="{height:.0f}"'
-            ' style="max-width: 100%; height: auto; background: white; border-radius: 6px"'
+            ' style="max-width: 100%; height: auto; background: white"'
             f' src="data:image/png;base64,{b64encode(_png(figure, colours)).decode()}">'
         )
 

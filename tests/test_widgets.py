@@ -1,4 +1,4 @@
-"""`mnf_lite.widgets.frames`: every frame is there, the controls are joined to it in the page, and it is small."""
+"""`widgets.frames`: every frame is there, the controls are joined to it in the page, and it is small."""
 
 import base64
 import html
@@ -62,7 +62,7 @@ def picture(frame: HTML) -> Image.Image:
 
 
 def links_of(control: Widget) -> list[tuple[str, str, str]]:
-    """(attribute of the control, id of the other widget, its attribute) for every link that the page would store."""
+    """(attribute of the control, id of the other widget, its attribute) for every link stored in the page."""
     states = Widget.get_manager_state()["state"].values()
     links = [model["state"] for model in states if model["model_name"] == "LinkModel"]
     return [
@@ -73,7 +73,7 @@ def links_of(control: Widget) -> list[tuple[str, str, str]]:
 
 
 def follow_links(box: VBox, indices: Sequence[int]) -> HTML:
-    """Do in Python what `jslink` does in the page: set the controls, copy along the links, look what is shown."""
+    """Do in Python what `jslink` does in the page: set the controls, copy along the links, see the frame."""
     for control, index in zip(controls(box), indices, strict=True):
         control.index = index
         for source, target, attribute in links_of(control):
