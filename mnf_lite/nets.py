@@ -6,6 +6,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
 
 class MLP(nn.Sequential):
     r"""Multilayer perceptron: linear maps with a nonlinearity after each but the last.
@@ -122,15 +124,14 @@ class MaskedLinear(nn.Linear):
 class MADE(nn.Module):
     r"""A multilayer perceptron whose outputs for a coordinate depend on the coordinates before it alone.
 
-    Every unit has a degree: input coordinate i has degree i, hidden units have degrees from 1 to dim - 1. A
-    hidden unit reads units of its own degree or less; the outputs of coordinate i read hidden units of a degree
-    less than i. Hence they depend on coordinates 1, ..., i - 1, and those of the first coordinate are constants.
-    A degree without hidden units only means fewer connections.
+    Every unit has a degree: coordinate i has degree i, hidden units have degrees from 1 to dim - 1. A hidden
+    unit reads units of its own degree or less; the outputs of coordinate i read hidden units of a degree less
+    than i. So they depend on coordinates 1, ..., i - 1, and those of the first coordinate are constants. A
+    degree without hidden units only means fewer connections.
 
     Args:
-        dim: number of coordinates.
-        hidden: sizes of the hidden layers, each followed by a ReLU. With ``dim = 1`` there is nothing to read,
-            and no hidden layer.
+        dim: number of coordinates. With ``dim = 1`` there is nothing to read: the outputs are constants.
+        hidden: sizes of the hidden layers, each followed by a ReLU.
         outputs: number of outputs for every coordinate.
         parity: 0 takes the coordinates in their order, 1 in the reverse.
 
@@ -138,34 +139,34 @@ class MADE(nn.Module):
         ``[..., dim] -> [..., dim, outputs]``
 
     Source:
-        Germain et al. (2015), section 4; degrees spread evenly in place of drawn ones.
+        Germain et al. (2015), section 4; degrees are spread evenly, where the paper draws them.
     """
 
     def __init__(self, dim: int, hidden: Sequence[int], outputs: int, parity: int = 0) -> None:
         super().__init__()
         self.dim, self.outputs = dim, outputs
         self.order = list(range(dim))[:: -1 if parity else 1]
-        degree = torch.empty(dim, dtype=torch.long)
-        degree[self.order] = torch.arange(1, dim + 1)
-        # Rounded up: the last unit of each layer reads all it may, and units are sorted by degree.
-        inner = [torch.arange(1, size + 1) * (dim - 1) / size for size in hidden if dim > 1]
-        degrees = [degree, *(layer.ceil().long() for layer in inner)]
+        degrees = [torch.tensor(self.order).argsort() + 1]
+        if dim == 1:
+            self.layers = nn.ModuleList([Constant(outputs)])
+            self.reach = [[0]]
+            return
+        # Rounded up, so that the last unit of a layer has degree dim - 1; units are sorted by degree.
+        degrees += [(torch.arange(1, size + 1) * (dim - 1) / size).ceil().long() for size in hidden]
         masks = [reader[:, None] >= read for read, reader in pairwise(degrees)]
-        masks.append(degree.repeat_interleave(outputs)[:, None] > degrees[-1])
+        masks.append(degrees[0].repeat_interleave(outputs)[:, None] > degrees[-1])
         self.layers = nn.ModuleList(MaskedLinear(mask) for mask in masks)
-        # How many units of each hidden layer the outputs of the k-th coordinate in order can depend on.
-        self.reach = [[int((layer <= k).sum()) for layer in degrees[1:]] or [0] for k in range(dim)]
+        # How many units of each hidden layer the outputs for the k-th coordinate in order can depend on.
+        self.reach = [[int((degree <= k).sum()) for degree in degrees[1:]] for k in range(dim)]
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., dim] -> [..., dim, outputs]``."""
         h = x
         for k, layer in enumerate(self.layers):
             h = layer(h.relu() if k else h)
-        return h.unflatten(-1, (self.dim, self.outputs))
+        return h.view(*x.shape, self.outputs)
 
-    def solve(
-        self, z: Tensor, step: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-    ) -> tuple[Tensor, Tensor]:
+    def solve(self, z: Tensor, step: Step) -> tuple[Tensor, Tensor]:
         r"""Find the x each coordinate of which is a function of the network's own outputs for it.
 
         .. math:: x_i = \mathrm{step}\bigl(z_i, \mathrm{MADE}(x)_i\bigr)
@@ -180,16 +181,20 @@ class MADE(nn.Module):
         Returns:
             x and y, ``[..., dim]`` each.
         """
-        (first, bias), *later = [(layer.masked_weight(), layer.bias) for layer in self.layers]
-        columns = first.t().contiguous()
-        h_1 = bias.expand(*z.shape[:-1], -1)  # what the coordinates known so far add to the first layer
+        if self.dim == 1:
+            x, y = step(z[..., 0], self.layers[0](z))
+            return x[..., None], y[..., None]
+        weights = [layer.masked_weight() for layer in self.layers]  # type: ignore[operator, union-attr]
+        biases = [layer.bias for layer in self.layers]
+        columns = weights[0].t().contiguous()
+        h_1 = biases[0].expand(*z.shape[:-1], -1)  # the first layer's reading of the coordinates found so far
         xs, ys = [z] * self.dim, [z] * self.dim
         for i, reach in zip(self.order, self.reach, strict=True):
             rows = slice(i * self.outputs, (i + 1) * self.outputs)
-            h = h_1[..., : reach[0]] if later else h_1[..., rows]
-            for k, (weight, bias) in enumerate(later, 1):
-                read = rows if k == len(later) else slice(reach[k])
-                h = nn.functional.linear(h.relu(), weight[read, : reach[k - 1]], bias[read])
+            reads = [*map(slice, reach), rows]
+            h = h_1[..., reads[0]]
+            for weight, bias, (read, reader) in zip(weights[1:], biases[1:], pairwise(reads), strict=True):
+                h = nn.functional.linear(h.relu(), weight[reader, read], bias[reader])
             xs[i], ys[i] = step(z[..., i], h)
             h_1 = torch.addcmul(h_1, xs[i][..., None], columns[i])
         return torch.stack(xs, -1), torch.stack(ys, -1)

@@ -1,5 +1,6 @@
 """Coupling flows: some coordinates stay as they are and tell the others how to move."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -111,6 +112,9 @@ class AffineCoupling(Coupling):
         return self.join(kept, (moved - t) * torch.exp(minus_s)), minus_s.sum(-1)
 
 
+LEAST_LOGIT = -7.0  # a gate is never closed beyond a thousandth, so that it can be undone
+
+
 class GatedCoupling(Flow):
     r"""RealNVP with the gated update of IAF, the flow inside multiplicative normalizing flow layers.
 
@@ -120,7 +124,8 @@ class GatedCoupling(Flow):
               \log\Bigl|\det\frac{\partial x}{\partial z}\Bigr| = \sum_i (1-m_i) \log\sigma(a_i).
 
     The gate starts almost open (bias +2), so a fresh flow is near the identity. The network reads and writes all
-    ``dim`` coordinates, as published; the mask leaves the weights of the other half without effect.
+    ``dim`` coordinates, as published; the mask leaves the weights of the other half without effect. The logit a
+    is floored at -7, where the gate is a thousandth: a closed gate has no inverse.
 
     Args:
         dim: number of coordinates. With ``dim = 1`` the one coordinate moves and the network reads a zero.
@@ -141,13 +146,10 @@ class GatedCoupling(Flow):
         nn.init.constant_(self.net[-1].bias[dim:], 2.0)  # type: ignore[index]
 
     def conditioner(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``(mu, log gate, 1 - gate)`` of every coordinate, each ``[..., dim]``; kept ones have an open gate."""
+        """``(mu, log gate, 1 - gate)``, each ``[..., dim]``; coordinates that are kept have an open gate."""
         mu, a = self.net(z.masked_fill(~self.mask, 0)).chunk(2, -1)
-        return (
-            mu,
-            nn.functional.logsigmoid(a).masked_fill(self.mask, 0),
-            torch.sigmoid(-a).masked_fill(self.mask, 0),
-        )
+        a = a.clamp(min=LEAST_LOGIT).masked_fill(self.mask, math.inf)
+        return mu, nn.functional.logsigmoid(a), torch.sigmoid(-a)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """``x = z + (1 - m)(1 - gate)(mu - z)``."""

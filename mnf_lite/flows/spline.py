@@ -11,6 +11,7 @@ from mnf_lite.flows.coupling import Coupling
 from mnf_lite.nets import MADE
 
 EPSILON = 1e-3  # least width and height of a bin, as a fraction of the box, and least slope at a knot
+STEEPEST = 1 / EPSILON  # greatest slope at a knot, about that of the steepest bin: its square stays finite
 UNIT_SLOPE = math.log(math.exp(1 - EPSILON) - 1)  # where the slope is 1
 
 
@@ -74,7 +75,7 @@ class Spline(nn.Module):
         left = torch.searchsorted(inner_knots, x.detach()[..., None], right=True)  # [..., 1]
         ends = torch.cat((left, left + 1), -1)  # [..., 2]
         lower, upper = knots.gather(-1, ends[..., None, :].expand(*left.shape[:-1], 2, 2)).unbind(-1)
-        a = nn.functional.pad(slopes, (1, 1)).gather(-1, ends)
+        a = nn.functional.pad(slopes, (1, 1)).gather(-1, ends).clamp(max=STEEPEST)
         d_0, d_1 = (EPSILON + nn.functional.softplus(a + UNIT_SLOPE)).unbind(-1)
         return *lower.unbind(-1), *(upper - lower).unbind(-1), d_0, d_1
 
