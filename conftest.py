@@ -1,4 +1,4 @@
-"""How pytest runs the chapters: in the surroundings in which they were executed, on real data where it is at hand."""
+"""How pytest runs the chapters: as they were executed, on real data where it is at hand."""
 
 import os
 import re
@@ -14,11 +14,13 @@ REAL_DATA = re.compile(r"\b(fashion_|k)?mnist", re.IGNORECASE)
 
 
 def real_data() -> str | None:
-    """The folder of the image sets: the one that is named, the one beside this checkout, or the user's cache."""
+    """The folder of the image sets: the named one, the one beside this checkout, or the user's cache."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mnf_lite"
     beside = chapters.ROOT.parent / "shared" / "data"
     named = os.environ.get("MNF_LITE_DATA")
-    return next((str(root) for root in (named, beside, cache) if root and (Path(root) / "MNIST").is_dir()), None)
+    return next(
+        (str(root) for root in (named, beside, cache) if root and (Path(root) / "MNIST").is_dir()), None
+    )
 
 
 def asks_for_real_data(notebook: Path) -> bool:
@@ -28,7 +30,7 @@ def asks_for_real_data(notebook: Path) -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out the stored outputs of real data where there is none; tests/test_chapters.py runs these on digits."""
+    """Leave out chapters on real data where there is none; tests/test_chapters.py runs these on digits."""
     if real_data() is not None:
         return
     reason = "no real data here: tests/test_chapters.py runs this chapter on digits"
@@ -46,6 +48,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         return (yield)
     data = real_data()
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**chapters.KERNEL_ENVIRONMENT, **({"MNF_LITE_DATA": data} if data else {})}.items():
+        for name, value in {
+            **chapters.KERNEL_ENVIRONMENT,
+            **({"MNF_LITE_DATA": data} if data else {}),
+        }.items():
             patch.setenv(name, value)
         return (yield)

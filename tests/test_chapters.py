@@ -7,6 +7,7 @@ from pathlib import Path
 
 import chapters
 import pytest
+
 from conftest import asks_for_real_data
 
 CHAPTERS = [text for text in chapters.text_notebooks() if asks_for_real_data(text)]
@@ -15,11 +16,15 @@ NO_WAY_OUT = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PR
 
 @pytest.mark.parametrize("text", CHAPTERS, ids=chapters.name_of)
 def test_chapter_runs_on_digits_and_says_so(text: Path, tmp_path: Path) -> None:
-    notebook = chapters.run(text, {**NO_WAY_OUT, "no_proxy": "", "NO_PROXY": "", "MNF_LITE_DATA": str(tmp_path)})
+    notebook = chapters.run(
+        text, {**NO_WAY_OUT, "no_proxy": "", "NO_PROXY": "", "MNF_LITE_DATA": str(tmp_path)}
+    )
     shown = [
         str(output.get("text", "")) + str(output.get("data", {}).get("text/markdown", ""))
         for cell in notebook.cells
         if cell.cell_type == "code"
         for output in cell.outputs
     ]
-    assert "digits" in "".join(shown), f"{chapters.name_of(text)} does not say on the page that it used digits"
+    assert "digits" in "".join(shown), (
+        f"{chapters.name_of(text)} does not say on the page that it used digits"
+    )

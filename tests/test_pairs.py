@@ -1,4 +1,4 @@
-"""The two files of every chapter are in step, and the tool that makes the second from the first keeps its word."""
+"""The two files of every chapter are in step, and the tool that makes the second keeps its word."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import nbformat
 import pytest
 
 FRONT = "---\nkernelspec:\n  display_name: Python 3\n  language: python\n  name: python3\n---\n"
-CODE = '''
+CODE = """
 ```{code-cell} ipython3
 :tags: [nbval-check-output]
 
@@ -21,7 +21,7 @@ print("a bar", file=sys.stderr)
 print({"one", "two", "three"})
 VBox([left, right])
 ```
-'''
+"""
 
 
 @pytest.mark.parametrize("text", chapters.text_notebooks(), ids=chapters.name_of)
@@ -33,7 +33,9 @@ def test_text_and_notebook_are_in_step(text: Path) -> None:
 @pytest.mark.parametrize("notebook", chapters.executed_notebooks(), ids=chapters.name_of)
 def test_every_notebook_has_its_text(notebook: Path) -> None:
     text = notebook.with_suffix(".md")
-    assert text.is_file(), f"{chapters.name_of(notebook)} has no text beside it; write {chapters.name_of(text)}"
+    assert text.is_file(), (
+        f"{chapters.name_of(notebook)} has no text beside it; write {chapters.name_of(text)}"
+    )
     assert chapters.is_text_notebook(text), f"{chapters.name_of(text)} names no kernel in its front matter"
 
 
@@ -64,10 +66,14 @@ def test_two_executions_give_the_same_bytes(chapter: Path) -> None:
     assert chapters.fault(chapter) is None
 
 
-def test_notebook_holds_widget_state_but_nothing_from_stderr(chapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_notebook_holds_widget_state_but_nothing_from_stderr(
+    chapter: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     notebook = nbformat.read(chapters.execute(chapter), as_version=4)
     state = notebook.metadata.widgets[chapters.WIDGET_STATE]["state"]
-    shown = next(output for output in notebook.cells[-1].outputs if chapters.WIDGET_VIEW in output.get("data", {}))
+    shown = next(
+        output for output in notebook.cells[-1].outputs if chapters.WIDGET_VIEW in output.get("data", {})
+    )
     assert {"IntSliderModel", "LinkModel", "VBoxModel"} <= {model["model_name"] for model in state.values()}
     assert shown["data"][chapters.WIDGET_VIEW]["model_id"] in state
     assert sorted(state) == [f"{number:032x}" for number in range(len(state))]
@@ -136,7 +142,9 @@ def test_address_in_memory_is_refused(chapter: Path) -> None:
 def test_too_large_a_notebook_is_refused(chapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert chapters.LARGEST == 1_000_000
     monkeypatch.setattr(chapters, "LARGEST", 5_000)
-    with pytest.raises(chapters.ChapterError, match=r"01_small\.md: the notebook would hold .* more than 5,000"):
+    with pytest.raises(
+        chapters.ChapterError, match=r"01_small\.md: the notebook would hold .* more than 5,000"
+    ):
         chapters.execute(chapter)
     assert not chapter.with_suffix(".ipynb").exists()
 

@@ -1,8 +1,8 @@
 """Build the book into `_build/html`: `make book`, and the tests of the built pages.
 
-Nothing is executed, warnings are errors, and where nothing has changed since the last good build nothing is done.
-A changed page is read anew and every page is written anew, since the side bar of each shows the titles of all;
-a change of anything else (configuration, styles, tools, versions) starts from an empty folder.
+Nothing is executed, warnings are errors, and where nothing has changed since the last good build nothing is
+done. A changed page is read anew and every page is written anew, since the side bar of each shows the titles of
+all; a change of anything else (configuration, styles, tools, versions) starts from an empty folder.
 """
 
 from __future__ import annotations
@@ -38,12 +38,18 @@ def sources() -> dict[str, str]:
     files = [
         path
         for path in (ROOT / "book").rglob("*")
-        if path.is_file() and "checkpoints" not in path.parts and not any(part.startswith(".") for part in path.parts)
+        if path.is_file()
+        and "checkpoints" not in path.parts
+        and not any(part.startswith(".") for part in path.parts)
     ]
     return {
         "pages": digest([path for path in files if path.suffix in PAGES]),
-        "names": " ".join(sorted(path.relative_to(ROOT).as_posix() for path in files if path.suffix in PAGES)),
-        "machinery": digest([path for path in files if path.suffix not in PAGES] + [ROOT / name for name in MACHINERY]),
+        "names": " ".join(
+            sorted(path.relative_to(ROOT).as_posix() for path in files if path.suffix in PAGES)
+        ),
+        "machinery": digest(
+            [path for path in files if path.suffix not in PAGES] + [ROOT / name for name in MACHINERY]
+        ),
         "assets": page_assets.address(*page_assets.MATHJAX),
         "python": sys.version,
     }
@@ -85,7 +91,9 @@ def run_sphinx() -> None:
         quiet=True,
     )
     if result != 0:
-        sys.exit("make book: the build failed. Each warning above names its page; mend these and run `make book` again.")
+        sys.exit(
+            "make book: the build failed. Each warning above names its page; mend these and run it again."
+        )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ import time
 from collections import Counter
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import jupytext
 import nbformat
@@ -33,8 +32,8 @@ SECONDS_A_CELL = 600
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
-# What makes a kernel's outputs the same every time: no random order of sets, one thread (sums in one order), no
-# progress bars, and no date in SVG files.
+# What makes a kernel's outputs the same every time: no random order of sets, one thread (sums in one order),
+# no progress bars, and no date in SVG files.
 KERNEL_ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "OMP_NUM_THREADS": "1",
@@ -99,7 +98,9 @@ def cells_of(notebook: NotebookNode) -> list[tuple[str, str, str]]:
         (
             cell.cell_type,
             cell.source.rstrip(),
-            json.dumps({key: value for key, value in cell.metadata.items() if key not in volatile}, sort_keys=True),
+            json.dumps(
+                {key: value for key, value in cell.metadata.items() if key not in volatile}, sort_keys=True
+            ),
         )
         for cell in notebook.cells
     ]
@@ -194,7 +195,9 @@ def check_outputs(text: Path, notebook: NotebookNode) -> None:
         for output in cell.get("outputs", []):
             texts = [output.get("text", ""), *output.get("data", {}).values()]
             for value in texts:
-                if isinstance(value, str) and (found := re.search(r"<[^<>\n]{1,120} at 0x[0-9a-f]{6,}>", value)):
+                if isinstance(value, str) and (
+                    found := re.search(r"<[^<>\n]{1,120} at 0x[0-9a-f]{6,}>", value)
+                ):
                     raise ChapterError(
                         f"{name_of(text)}: cell {number} prints an address in memory, {found[0]}. "
                         "End the cell's last line with a semicolon or assign its value."
@@ -212,17 +215,21 @@ def execute(text: Path) -> Path:
     widgets = notebook.metadata.get("widgets")
     notebook.metadata = NotebookNode(
         jupytext={"formats": "md:myst,ipynb"},
-        kernelspec={"display_name": kernel.get("display_name", "Python 3"), "language": "python", "name": "python3"},
+        kernelspec={
+            "display_name": kernel.get("display_name", "Python 3"),
+            "language": "python",
+            "name": "python3",
+        },
         language_info={"file_extension": ".py", "mimetype": "text/x-python", "name": "python"},
         mnf_lite={"code": code_hash(notebook), "package": package_hash()},
         **({"widgets": widgets} if widgets else {}),
     )
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     serial = nbformat.writes(notebook, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    if len(serial.encode()) > LARGEST:
+    if (size := len(serial.encode())) > LARGEST:
         raise ChapterError(
-            f"{name_of(text)}: the notebook would hold {len(serial.encode()):,} bytes, more than {LARGEST:,}. "
-            "Draw fewer or smaller frames and figures; a palette of 32 colours makes a PNG three times smaller."
+            f"{name_of(text)}: the notebook would hold {size:,} bytes, more than {LARGEST:,}. "
+            "Draw fewer or smaller frames; a palette of 32 colours makes a PNG three times smaller."
         )
     twin = text.with_suffix(".ipynb")
     half = twin.with_name(f".{twin.name}.tmp")
@@ -239,7 +246,11 @@ def chosen(chapter: str | None) -> list[Path]:
         return text_notebooks()
     known = {name_of(text).removesuffix(".md"): text for text in text_notebooks()}
     wanted = chapter.removeprefix("./").removesuffix(".md").removesuffix(".ipynb")
-    fits = [text for name, text in known.items() if name in (wanted, f"book/{wanted}") or name.endswith(f"/{wanted}")]
+    fits = [
+        text
+        for name, text in known.items()
+        if name in (wanted, f"book/{wanted}") or name.endswith(f"/{wanted}")
+    ]
     if len(fits) != 1:
         listed = "\n  ".join(["all", *(f"{name}.md" for name in known)])
         raise ChapterError(f"No chapter {chapter!r}. There are:\n  {listed}")
@@ -256,7 +267,10 @@ def main() -> None:
             started = time.monotonic()
             twin = execute(text)
             seconds = time.monotonic() - started
-            print(f"{name_of(twin)}: {twin.stat().st_size / 1000:,.0f} kB, executed in {seconds:.0f} s", flush=True)
+            print(
+                f"{name_of(twin)}: {twin.stat().st_size / 1000:,.0f} kB, executed in {seconds:.0f} s",
+                flush=True,
+            )
         if not texts:
             print("No chapter is stale.")
     except ChapterError as error:

@@ -1,7 +1,8 @@
 """The scripts that the built pages load: formulas (MathJax) and sliders (Jupyter's widget manager).
 
-As a module it copies them from the npm registry, at the versions of `package-lock.json`, into `book/_static/vendor`.
-As a Sphinx extension (see `_config.yml`) it points the pages at these copies, or at a CDN where there are none.
+As a module it copies them from the npm registry, at the versions of `package-lock.json`, into
+`book/_static/vendor`. As a Sphinx extension (see `_config.yml`) it points the pages at these copies, or at a CDN
+where there are none.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 VENDOR = ROOT / "book" / "_static" / "vendor"
 STAMP = VENDOR / "from-lock"
 
-# One MathJax file with every TeX extension that draws its own glyphs: nothing more is loaded, which matters from a
-# file, where Firefox refuses fonts that lie in a parent folder.
+# One MathJax file with every TeX extension that draws its own glyphs: nothing more is loaded, which matters
+# from a file, where Firefox refuses fonts that lie in a parent folder.
 MATHJAX = ("mathjax", "es5/tex-svg-full.js")
 WIDGETS = ("@jupyter-widgets/html-manager", "dist/embed.js")
 ICONS = "dist/*.woff2"  # beside the widget manager: the signs on the buttons of Play
@@ -37,23 +38,29 @@ def present() -> bool:
 
 
 def fetch() -> str | None:
-    """Fill the vendor folder where needed. Returns None, or one line that says why the pages must use a CDN."""
+    """Fill the vendor folder where needed; return None, or one line on why the pages must use a CDN."""
     if present():
         return None
     npm = shutil.which("npm")
     if npm is None or shutil.which("node") is None:
-        return "Node.js is not installed: the pages load MathJax and the widget manager from a CDN (cdn.jsdelivr.net)."
+        return "Node.js is not installed: the pages load MathJax and the widget manager from a CDN."
     VENDOR.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=VENDOR.parent, prefix=".npm-") as folder:
         work = Path(folder)
         for name in ("package.json", "package-lock.json", ".npmrc"):
             shutil.copy(ROOT / name, work / name)
         done = subprocess.run(
-            [npm, "ci", "--loglevel=error"], cwd=work, capture_output=True, text=True, stdin=subprocess.DEVNULL
+            [npm, "ci", "--loglevel=error"],
+            cwd=work,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
         )
         if done.returncode != 0:
             why = " ".join(done.stderr.split())[:300]
-            return f"npm ci failed, so the pages load MathJax and the widget manager from a CDN; npm said: {why}"
+            return (
+                f"npm ci failed, so the pages load MathJax and the widget manager from a CDN; npm said: {why}"
+            )
         new = work / "vendor"
         modules = work / "node_modules"
         for package, inside in (MATHJAX, WIDGETS):

@@ -15,9 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, sync_playwright
-
 from build_book import HTML
+from playwright.sync_api import Browser, Page, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = (
@@ -57,11 +56,12 @@ def settle(page: Page) -> None:
     """Wait until formulas are set and widgets stand."""
     page.wait_for_function(
         """() => !document.querySelector('script[src*="mathjax"]')
-            || (window.MathJax?.startup?.promise ?? Promise.reject('MathJax did not load')).then(() => true)"""
+            || (window.MathJax?.startup?.promise ?? Promise.reject('MathJax did not load'))
+                .then(() => true)"""
     )
     page.wait_for_function(
         """() => [...document.querySelectorAll('script[type="application/vnd.jupyter.widget-view+json"]')]
-            .every(script => script.previousElementSibling || script.parentElement.querySelector('.jupyter-widgets'))"""
+            .every(script => script.parentElement.querySelector('.jupyter-widgets'))"""
     )
 
 
@@ -83,9 +83,7 @@ def main() -> None:
     with chromium() as browser:
         for path in pages or html_pages():
             for view, (width, height, scheme) in VIEWS.items():
-                page = browser.new_page(
-                    viewport={"width": width, "height": height}, color_scheme="dark" if scheme == "dark" else "light"
-                )
+                page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
                 page.add_init_script(
                     f"localStorage.setItem('mode', '{scheme}'); localStorage.setItem('theme', '{scheme}')"
                 )
