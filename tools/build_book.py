@@ -1,8 +1,8 @@
 """Build the book into `_build/html`: `make book`, and the tests of the built pages.
 
 Nothing is executed, warnings are errors, and where nothing has changed since the last good build nothing is
-done. A changed page is read anew and every page is written anew, since the side bar of each shows the titles of
-all; a change of anything else (configuration, styles, tools, versions) starts from an empty folder.
+done. A changed page is read anew and every page is written anew, since the side bar of each shows the titles
+of all; a change of anything else (configuration, styles, tools, versions) starts from an empty folder.
 """
 
 from __future__ import annotations

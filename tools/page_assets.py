@@ -1,8 +1,8 @@
 """The scripts that the built pages load: formulas (MathJax) and sliders (Jupyter's widget manager).
 
 As a module it copies them from the npm registry, at the versions of `package-lock.json`, into
-`book/_static/vendor`. As a Sphinx extension (see `_config.yml`) it points the pages at these copies, or at a CDN
-where there are none.
+`book/_static/vendor`. As a Sphinx extension (see `_config.yml`) it points the pages at these copies, or at a
+CDN where there are none.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 VENDOR = ROOT / "book" / "_static" / "vendor"
 STAMP = VENDOR / "from-lock"
+WORKSHOP = ROOT / "_build"  # ignored by git and by Sphinx
 
 # One MathJax file with every TeX extension that draws its own glyphs: nothing more is loaded, which matters
 # from a file, where Firefox refuses fonts that lie in a parent folder.
@@ -29,7 +30,8 @@ ICONS = "dist/*.woff2"  # beside the widget manager: the signs on the buttons of
 
 def lock_hash() -> str:
     """Fingerprint of everything that decides what lies in the vendor folder."""
-    return sha256((ROOT / "package-lock.json").read_bytes() + Path(__file__).read_bytes()).hexdigest()
+    chosen = repr((MATHJAX, WIDGETS, ICONS)).encode()
+    return sha256((ROOT / "package-lock.json").read_bytes() + chosen).hexdigest()
 
 
 def present() -> bool:
@@ -44,8 +46,8 @@ def fetch() -> str | None:
     npm = shutil.which("npm")
     if npm is None or shutil.which("node") is None:
         return "Node.js is not installed: the pages load MathJax and the widget manager from a CDN."
-    VENDOR.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=VENDOR.parent, prefix=".npm-") as folder:
+    WORKSHOP.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=WORKSHOP, prefix="npm-") as folder:
         work = Path(folder)
         for name in ("package.json", "package-lock.json", ".npmrc"):
             shutil.copy(ROOT / name, work / name)
