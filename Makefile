@@ -32,7 +32,7 @@ checkpoints: $(READY) ## train the networks of the book again, continuing where 
 	@$(BIN)/python tools/checkpoints.py
 
 bench: $(READY) ## time the flows against other libraries (installs the extra "bench")
-	@$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[bench]' \
+	@$(BIN)/python -m pip install --quiet --constraint requirements.txt --editable '.[bench]' \
 	  || { echo 'make bench: the other libraries could not be installed; a network is needed once.' >&2; exit 1; }
 	@$(BIN)/python -m benchmarks
 
