@@ -32,7 +32,7 @@ clock: Callable[[], float] = time.perf_counter
 
 
 def count_cpu_time() -> None:
-    """From here on, time is that of this thread alone: for a busy machine, where wall-clock times are noise."""
+    """From here on, time is that of this thread alone: for a busy machine, where others are noise."""
     global clock
     torch.set_num_threads(1)
     clock = time.thread_time
