@@ -32,7 +32,7 @@ checkpoints: $(READY) ## train the networks of the book again, continuing where 
 	@$(BIN)/python tools/checkpoints.py
 
 bench: $(READY) ## time the flows against other libraries (installs the extra "bench")
-	@$(BIN)/python -m pip install --quiet --constraint requirements.txt --editable '.[bench]' \
+	@$(BIN)/python -m pip install --quiet --quiet --constraint requirements.txt --editable '.[bench]' \
 	  || { echo 'make bench: the other libraries could not be installed; a network is needed once.' >&2; exit 1; }
 	@$(BIN)/python -m benchmarks
 
@@ -51,8 +51,8 @@ $(READY): requirements.txt pyproject.toml
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { rm -rf $(VENV); echo 'make: Python 3.11 or later is needed. Name one: make PYTHON=python3.12 book' >&2; exit 1; }
 	@echo 'Installing the versions of requirements.txt into $(VENV)'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt \
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --requirement requirements.txt \
 	  || { echo 'make: pip could not install requirements.txt. Check the network, then run make again.' >&2; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . \
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . \
 	  || { echo 'make: mnf_lite itself could not be installed; pip says why above.' >&2; exit 1; }
 	@rm -f $(VENV)/ready-* && touch $@
