@@ -1,7 +1,7 @@
 """How close the published two-moons models come to the exact entropy: ``python -m benchmarks.two_moons``.
 
 Each model is trained as published and with settings that serve it, with several seeds, and scored on fresh
-points, in nats per point. The result goes to ``book/results/two_moons.json``; a run that was interrupted goes on
+points, in nats per point. The result goes to ``book/results/two_moons.json``; an interrupted run goes on
 where it stopped.
 """
 
