@@ -1,4 +1,4 @@
-"""What the tests of the layers share: layers with parameters that hide nothing, and integrals done on grids."""
+"""What the tests of the layers share: parameters that hide nothing, and integrals done on grids."""
 
 import math
 from collections.abc import Callable
@@ -16,8 +16,16 @@ def stir(layer: Layer, seed: int = 0) -> Layer:
     """Float64 parameters that are all different, none of them 0, 1 or the value a layer starts with."""
     layer.double()
     generator = torch.Generator().manual_seed(seed)
-    centres = {"weight_log_var": -1.0, "bias_log_var": -0.5, "q0_mean": 0.6, "q0_log_var": -0.7, "r_b2": 0.3}
-    spreads = {"weight_mean": 0.8, "r_b2": 0.1, "weight_log_var": 0.4, "q0_log_var": 0.3}
+    centres = {"weight_log_var": -1.0, "bias_log_var": -0.5, "q0_mean": 0.6, "q0_log_var": -0.7}
+    centres |= {"r_c": 1.0, "r_b1": 1.2, "r_b2": 0.4}  # large enough for the statistic to be felt
+    spreads = {
+        "weight_mean": 0.8,
+        "weight_log_var": 0.4,
+        "q0_log_var": 0.3,
+        "r_c": 0.3,
+        "r_b1": 0.2,
+        "r_b2": 0.1,
+    }
     with torch.no_grad():
         for name, p in layer.named_parameters():
             noise = torch.randn(p.shape, generator=generator, dtype=p.dtype)
@@ -106,7 +114,7 @@ class Quadrature:
         return torch.distributions.kl_divergence(q, p).sum()
 
     def masses(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each cell of a grid over all weights: its mass under q(W), its log mass under p(W), its log size."""
+        """Of each cell of a grid over all weights: mass under q(W), log mass under p(W), log size."""
         axes, factors = [], []
         for mean, var in zip(self.mean.T, self.var, strict=True):
             reach = 7 * float(var.sqrt())
@@ -135,7 +143,7 @@ class Quadrature:
         return entropy - (self.var.log() + math.log(2 * math.pi) + 1).sum() / 2
 
     def bound(self) -> Tensor:
-        """K = E[KL_W + KL_b + log q(z) - log r(z|W)], by integrating over z and the statistic of the weights."""
+        """K = E[KL_W + KL_b + log q(z) - log r(z|W)], by integrating over z and the statistic s."""
         layer = self.layer
         kl_w = ((self.var + self.mean**2) / self.p - 1 - self.var.log() + math.log(self.p)).sum(-1) / 2
         noise, weight = grid(layer.weight_mean.shape[0] if self.dense else 1, step=0.3)
