@@ -152,8 +152,8 @@ def _image_set(name: str, split: str, root: str | Path | None) -> TensorDataset:
         _download(name, _resolve(root))
     images = _read_idx("read_image_file", image_file)
     labels = _read_idx("read_label_file", label_file)
-    if len(images) == 0 or images.shape[1:] != (28, 28):
-        raise ValueError(f"{image_file} holds images {list(images.shape)}, expected [N, 28, 28] with N > 0")
+    if images.shape[1:] != (28, 28):
+        raise ValueError(f"{image_file} holds images {list(images.shape)}, expected [N, 28, 28]")
     if len(labels) != len(images):
         raise ValueError(f"{label_file} holds {len(labels)} labels, expected {len(images)}, one an image")
     if labels.max() > 9:
@@ -232,8 +232,7 @@ class Density2D:
 
     def __call__(self, n: int, seed: int = 0) -> Tensor:
         """Draw ``n`` points: float32 ``[n, 2]``."""
-        if not isinstance(n, int) or n < 1:
-            raise ValueError(f"n must be a positive integer, got {n!r}")
+        _check_count(n)
         return self._draw(n, torch.Generator().manual_seed(seed)).float()
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -391,6 +390,11 @@ def _gauss_legendre(nodes: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy((roots + 1) / 2), torch.from_numpy(weights / 2)  # on [0, 1]
 
 
+def _check_count(n: int) -> None:
+    if not isinstance(n, int) or n < 1:
+        raise ValueError(f"n must be a positive integer, got {n!r}")
+
+
 def _rotate(x: Tensor, angle: Tensor) -> Tensor:
     c, s = angle.cos(), angle.sin()
     return torch.stack((c * x[..., 0] - s * x[..., 1], s * x[..., 0] + c * x[..., 1]), -1)
@@ -454,8 +458,8 @@ def _w1(a: Tensor) -> Tensor:
 # scikit-learn's half circles with the noise of the published runs; the angle is drawn, not evenly spaced
 moons = _NoisyCurves((-1.5, 2.5, -1.0, 1.5), 0.02, _two_moons, noise=0.05, nodes=128)
 blobs = _NoisyCurves((-4.0, 4.0, -4.0, 4.0), 0.05, _eight_centres, noise=0.2, nodes=1)
-rings = _NoisyCurves((-3.2, 3.2, -3.2, 3.2), 0.04, _three_rings, noise=0.08, nodes=256)
-spirals = _NoisyCurves((-3.2, 3.2, -3.2, 3.2), 0.04, _two_spirals, noise=0.08, nodes=256)
+rings = _NoisyCurves((-3.2, 3.2, -3.2, 3.2), 0.04, _three_rings, noise=0.08, nodes=384)
+spirals = _NoisyCurves((-3.2, 3.2, -3.2, 3.2), 0.04, _two_spirals, noise=0.08, nodes=384)
 pinwheel = _Pinwheel((-4.5, 4.5, -4.5, 4.5), 0.02, arms=5, mean=1.4, spread=(0.4, 0.12), swirl=0.9)
 checkerboard = _Checkerboard((-2.0, 2.0, -2.0, 2.0), 0.05)
 energy1 = Energy2D((-6.5, 6.5, -6.5, 6.5), 0.05, _u1)
@@ -480,8 +484,7 @@ def siggraph(n: int, seed: int = 0, root: str | Path | None = None) -> Tensor:
 
     Source: Jang (2018), https://github.com/ericjang/normalizing-flows-tutorial.
     """
-    if not isinstance(n, int) or n < 1:
-        raise ValueError(f"n must be a positive integer, got {n!r}")
+    _check_count(n)
     path = _resolve(root) / "Siggraph" / "siggraph.npy"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; set MNF_LITE_DATA to a folder that has it, or use moons")
