@@ -59,7 +59,8 @@ def build() -> Path:
     """Bring `_build/html` up to date and return its first page; leave with a message where that fails."""
     note = page_assets.fetch()
     now = sources()
-    before = json.loads(STAMP.read_text()) if STAMP.is_file() else {}
+    whole = STAMP.is_file() and (HTML / "index.html").is_file()
+    before = json.loads(STAMP.read_text()) if whole else {}
     if before != now:
         fresh = {**before, "pages": None} != {**now, "pages": None}
         if fresh:
