@@ -22,8 +22,8 @@ def predict(model: nn.Module | Sequence[nn.Module], x: Tensor, n_samples: int = 
     .. math:: p_s(y \mid x) = p(y \mid x, W_s), \qquad W_s \sim q(W)
 
     Each sample is one function: one draw of the weights for the whole batch, exact for convolutions too.
-    Draws come from torch's global generator and do not depend on x: with the same seed, two calls judge by the
-    same networks. A bar appears where it takes longer than two seconds.
+    Draws come from torch's global generator and do not depend on x: with the same seed, two calls judge by
+    the same networks. A bar appears where it takes longer than two seconds.
 
     Args:
         model: a network, or a list of networks (an ensemble), of which member ``s % len(model)`` gives sample
@@ -41,7 +41,7 @@ def predict(model: nn.Module | Sequence[nn.Module], x: Tensor, n_samples: int = 
     members: list[nn.Module] = list(model) if ensemble else [model]  # type: ignore[arg-type, list-item]
     _check(members, x, n_samples)
     out: Tensor | None = None
-    with torch.no_grad(), tqdm(total=n_samples, unit="sample", delay=2, leave=False) as bar:
+    with torch.no_grad(), tqdm(total=n_samples, unit="sample", delay=2, mininterval=0.5, leave=False) as bar:
         for m, member in enumerate(members):
             network = plain(member).eval()
             for group, draws in _draws(member, network, range(m, n_samples, len(members))):
@@ -83,7 +83,7 @@ def _evaluate(network: nn.Module, draws: dict[str, Tensor], x: Tensor) -> Tensor
     if not draws:
         return output({})[None]
     if len(x) <= FEW_INPUTS:
-        return vmap(output)(draws)
+        return vmap(output, chunk_size=INPUTS_AT_A_TIME // len(x))(draws)
     size = len(next(iter(draws.values())))
     return torch.stack([output({name: weights[g] for name, weights in draws.items()}) for g in range(size)])
 

@@ -1,10 +1,11 @@
 """Training: the evidence bound over mini-batches, with a memory that survives a kill."""
 
+import atexit
 import math
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from mnf_lite.models import is_regression
 
 LOG_2PI = math.log(2 * math.pi)
 VALIDATION_CHUNK = 1000  # examples at a time
+BAR_INTERVAL = 0.5  # seconds between looks at the loss, which on a GPU make it wait
 
 
 @dataclass
@@ -130,8 +132,9 @@ def fit(
     if done > epochs:
         raise ValueError(f"{checkpoint} holds {done} epochs already, more than the {epochs} asked for")
 
+    was_training = model.training
+    rank, world = _processes()
     with (
-        _process_group() as (rank, world),
         torch.random.fork_rng(range(torch.cuda.device_count())),
         _bar(epochs * steps, done * steps, visible=progress and rank == 0) as bar,
     ):
@@ -163,6 +166,7 @@ def fit(
             history.append(**figures, seconds=time.perf_counter() - began)
             if save:
                 save(history)
+    model.train(was_training)
     return history
 
 
@@ -272,20 +276,17 @@ def _stream(seed: int, epoch: int, purpose: int) -> int:
 
 
 def _bar(total: int, done: int, visible: bool) -> "tqdm[Any]":
-    return tqdm(total=total, initial=done, disable=not visible or done == total, mininterval=0.5, unit="step")
+    return tqdm(
+        total=total, initial=done, disable=not visible or done == total, mininterval=BAR_INTERVAL, unit="step"
+    )
 
 
-@contextmanager
-def _process_group() -> Iterator[tuple[int, int]]:
-    """(rank, number of processes), with torchrun's group open."""
-    opened = dist.is_torchelastic_launched() and not dist.is_initialized()
-    if opened:
+def _processes() -> tuple[int, int]:
+    """Rank and number of torchrun's processes; the group stays open, for it cannot safely be opened twice."""
+    if dist.is_torchelastic_launched() and not dist.is_initialized():
         dist.init_process_group()
-    try:
-        yield (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    finally:
-        if opened:
-            dist.destroy_process_group()
+        atexit.register(dist.destroy_process_group)
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 def _open_checkpoint(
