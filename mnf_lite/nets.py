@@ -45,11 +45,14 @@ class MLP(nn.Sequential):
 class StackedMLP(nn.Module):
     r"""``n`` multilayer perceptrons of one shape that read the same input and run as one batched product.
 
-    Each is an :class:`MLP` with ReLUs: for small networks calling one costs more than computing two.
+    Each is an :class:`MLP` with ReLUs. Their parameters are one tensor ``theta [n, P]``, every layer's
+    weights ``[in, out]`` followed by its biases: in networks as small as those of a flow, to call a product
+    or to visit a parameter takes longer than to compute with it.
 
     Args:
         n: number of networks.
-        in_features: size of the last axis of the input.
+        in_features: size of the last axis of the input. With 0 there is nothing to read: the outputs are
+            learned constants, which start at 0.
         hidden: sizes of the hidden layers, the same in every network.
         out_features: size of the last axis of every network's output.
 
@@ -59,41 +62,32 @@ class StackedMLP(nn.Module):
 
     def __init__(self, n: int, in_features: int, hidden: Sequence[int], out_features: int) -> None:
         super().__init__()
-        sizes = list(pairwise((in_features, *hidden, out_features)))
-        self.weights = nn.ParameterList([torch.empty(n, fan_in, fan_out) for fan_in, fan_out in sizes])
-        self.biases = nn.ParameterList([torch.empty(n, 1, fan_out) for _, fan_out in sizes])
-        for weight, bias in zip(self.weights, self.biases, strict=True):
-            bound = weight.shape[1] ** -0.5  # that of nn.Linear
-            nn.init.uniform_(weight, -bound, bound)
-            nn.init.uniform_(bias, -bound, bound)
+        sizes = list(pairwise((in_features, *hidden, out_features))) if in_features else []
+        self.shapes = [shape for i, o in sizes for shape in ((n, i, o), (n, 1, o))]
+        self.lengths = [rows * columns for _, rows, columns in self.shapes]
+        # As nn.Linear draws them: weights and biases uniform within 1 / sqrt(fan_in).
+        layers = [torch.empty(n, (i + 1) * o).uniform_(-(i**-0.5), i**-0.5) for i, o in sizes]
+        self.theta = nn.Parameter(torch.cat(layers, 1) if layers else torch.zeros(n, out_features))
+
+    def layers(self) -> list[tuple[Tensor, Tensor]]:
+        """Weights ``[n, in, out]`` and biases ``[n, 1, out]`` of every layer."""
+        return self.unpack(self.theta)
+
+    def unpack(self, theta: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Views of a tensor laid out like ``theta``, by layer."""
+        pieces = torch.split(theta, self.lengths, 1)
+        tensors = [piece.view(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
+        return list(zip(tensors[::2], tensors[1::2], strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., in_features] -> [n, ..., out_features]``."""
-        h = x.reshape(-1, x.shape[-1]).expand(len(self.weights[0]), -1, -1)  # [..., in] -> [n, B, in]
-        for k, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            h = torch.baddbmm(bias, h.relu() if k else h, weight)  # [n, B, fan_in] -> [n, B, fan_out]
-        return h.view(-1, *x.shape[:-1], h.shape[-1])
-
-
-class Constant(nn.Module):
-    """A network that reads nothing: what is left of a conditioner where there is nothing to condition on.
-
-    Args:
-        size: shape of the learned constants, which start at 0.
-
-    Shape:
-        ``[..., any] -> [*size[:-1], ..., size[-1]]``
-    """
-
-    def __init__(self, *size: int) -> None:
-        super().__init__()
-        self.value = nn.Parameter(torch.zeros(*size))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Repeat the constants for every point of ``x``."""
-        *stack, features = self.value.shape
-        batch = x.shape[:-1]
-        return self.value.view(*stack, *(1 for _ in batch), features).expand(*stack, *batch, features)
+        n, batch = len(self.theta), x.shape[:-1]
+        if not self.shapes:
+            return self.theta.view(n, *(1 for _ in batch), -1).expand(-1, *batch, -1)
+        h = x.reshape(-1, x.shape[-1]).expand(n, -1, -1)  # [..., in] -> [n, B, in]
+        for k, (weight, bias) in enumerate(self.layers()):
+            h = torch.baddbmm(bias, h.relu_() if k else h, weight)  # [n, B, in] -> [n, B, out]
+        return h.view(n, *batch, -1)
 
 
 class MaskedLinear(nn.Linear):
@@ -112,22 +106,21 @@ class MaskedLinear(nn.Linear):
         super().__init__(mask.shape[1], mask.shape[0])
         self.register_buffer("mask", mask.to(self.weight.dtype))
 
-    def masked_weight(self) -> Tensor:
-        """The weights of the connections that are kept, 0 for the others: ``[out_features, in_features]``."""
-        return self.weight * self.mask
-
     def forward(self, x: Tensor) -> Tensor:
         """``[..., in_features] -> [..., out_features]``."""
-        return nn.functional.linear(x, self.masked_weight(), self.bias)
+        return nn.functional.linear(x, self.mask * self.weight, self.bias)
 
 
-class MADE(nn.Module):
+class MADE(StackedMLP):
     r"""A multilayer perceptron whose outputs for a coordinate depend on the coordinates before it alone.
 
     Every unit has a degree: coordinate i has degree i, hidden units have degrees from 1 to dim - 1. A hidden
     unit reads units of its own degree or less; the outputs of coordinate i read hidden units of a degree less
     than i. So they depend on coordinates 1, ..., i - 1, and those of the first coordinate are constants. A
     degree without hidden units only means fewer connections.
+
+    It computes what a chain of :class:`MaskedLinear` and ReLU would; the masks of all layers are one buffer,
+    ``mask [1, P]``, laid out like ``theta``. ``mask.sum()`` counts the parameters that have an effect.
 
     Args:
         dim: number of coordinates. With ``dim = 1`` there is nothing to read: the outputs are constants.
@@ -142,59 +135,59 @@ class MADE(nn.Module):
         Germain et al. (2015), section 4; degrees are spread evenly, where the paper draws them.
     """
 
+    mask: Tensor
+
     def __init__(self, dim: int, hidden: Sequence[int], outputs: int, parity: int = 0) -> None:
-        super().__init__()
+        super().__init__(1, dim if dim > 1 else 0, hidden, dim * outputs)
         self.dim, self.outputs = dim, outputs
         self.order = list(range(dim))[:: -1 if parity else 1]
-        degrees = [torch.tensor(self.order).argsort() + 1]
-        if dim == 1:
-            self.layers = nn.ModuleList([Constant(outputs)])
-            self.reach = [[0]]
-            return
+        inputs = torch.tensor(self.order).argsort() + 1
         # Rounded up, so that the last unit of a layer has degree dim - 1; units are sorted by degree.
-        degrees += [(torch.arange(1, size + 1) * (dim - 1) / size).ceil().long() for size in hidden]
-        masks = [reader[:, None] >= read for read, reader in pairwise(degrees)]
-        masks.append(degrees[0].repeat_interleave(outputs)[:, None] > degrees[-1])
-        self.layers = nn.ModuleList(MaskedLinear(mask) for mask in masks)
+        inner = [(torch.arange(1, size + 1) * (dim - 1) / size).ceil().long() for size in hidden]
+        self.register_buffer("mask", torch.ones_like(self.theta))
+        masks = [read[:, None] <= reader for read, reader in pairwise((inputs, *inner))]
+        masks.append((inputs, *inner)[-1][:, None] < inputs.repeat_interleave(outputs))
+        if dim > 1:
+            for (weight, _), mask in zip(self.unpack(self.mask), masks, strict=True):
+                weight.copy_(mask)
         # How many units of each hidden layer the outputs for the k-th coordinate in order can depend on.
-        self.reach = [[int((degree <= k).sum()) for degree in degrees[1:]] for k in range(dim)]
+        self.reach = [[int((degree <= k).sum()) for degree in inner] for k in range(dim)]
+
+    def layers(self) -> list[tuple[Tensor, Tensor]]:
+        """Masked weights ``[1, in, out]`` and biases ``[1, 1, out]`` of every layer."""
+        return self.unpack(self.mask * self.theta)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., dim] -> [..., dim, outputs]``."""
-        h = x
-        for k, layer in enumerate(self.layers):
-            h = layer(h.relu() if k else h)
-        return h.view(*x.shape, self.outputs)
+        return super().forward(x).view(*x.shape, self.outputs)
 
     def solve(self, z: Tensor, step: Step) -> tuple[Tensor, Tensor]:
         r"""Find the x each coordinate of which is a function of the network's own outputs for it.
 
         .. math:: x_i = \mathrm{step}\bigl(z_i, \mathrm{MADE}(x)_i\bigr)
 
-        The outputs for a coordinate need only the coordinates before it. So dim passes find them one after the
-        other, each through no more than the units that its outputs depend on.
+        The outputs for a coordinate need only the coordinates before it. So dim passes find them one after
+        the other, each through no more than the units that its outputs depend on.
 
         Args:
             z: ``[..., dim]``.
-            step: ``(z_i [...], outputs [..., outputs]) -> (x_i [...], y_i [...])``, y_i for the caller to keep.
+            step: ``(z_i [...], outputs [..., outputs]) -> (x_i [...], y_i [...])``, y_i for the caller to
+                keep.
 
         Returns:
             x and y, ``[..., dim]`` each.
         """
         if self.dim == 1:
-            x, y = step(z[..., 0], self.layers[0](z))
-            return x[..., None], y[..., None]
-        weights = [layer.masked_weight() for layer in self.layers]  # type: ignore[operator, union-attr]
-        biases = [layer.bias for layer in self.layers]
-        columns = weights[0].t().contiguous()
-        h_1 = biases[0].expand(*z.shape[:-1], -1)  # the first layer's reading of the coordinates found so far
-        xs, ys = [z] * self.dim, [z] * self.dim
+            return step(z, self(z))
+        (columns, bias), *later = [(weight[0], bias[0]) for weight, bias in self.layers()]
+        h_1 = bias.expand(z.numel() // self.dim, -1)  # what the first layer reads of the coordinates so far
+        z_s = z.reshape(-1, self.dim).unbind(-1)  # [..., dim] -> dim times [B]
+        xs, ys = list(z_s), list(z_s)
         for i, reach in zip(self.order, self.reach, strict=True):
-            rows = slice(i * self.outputs, (i + 1) * self.outputs)
-            reads = [*map(slice, reach), rows]
-            h = h_1[..., reads[0]]
-            for weight, bias, (read, reader) in zip(weights[1:], biases[1:], pairwise(reads), strict=True):
-                h = nn.functional.linear(h.relu(), weight[reader, read], bias[reader])
-            xs[i], ys[i] = step(z[..., i], h)
-            h_1 = torch.addcmul(h_1, xs[i][..., None], columns[i])
-        return torch.stack(xs, -1), torch.stack(ys, -1)
+            units = [*map(slice, reach), slice(i * self.outputs, (i + 1) * self.outputs)]
+            h = h_1[:, units[0]]
+            for (weight, bias), (read, reader) in zip(later, pairwise(units), strict=True):
+                h = torch.addmm(bias[:, reader], h.relu(), weight[read, reader])
+            xs[i], ys[i] = step(z_s[i], h)
+            h_1 = torch.addcmul(h_1, xs[i][:, None], columns[i])
+        return torch.stack(xs, -1).view(z.shape), torch.stack(ys, -1).view(z.shape)

@@ -52,9 +52,9 @@ class ActNorm(AffineConstant):
     .. math:: z = (x - t)\, e^{-s}, \qquad
               t = \mathrm{mean}(x), \quad s = \log \mathrm{std}(x) \quad \text{of the first batch}
 
-    The first call of ``inverse`` sets s and t, in training and in evaluation mode alike; before it ``forward``
-    is the identity. The buffer ``initialised`` is saved, so that a loaded flow is not initialised a second
-    time. A coordinate that does not vary over the batch keeps s = 0.
+    The first call of ``inverse`` sets s and t, in training and in evaluation mode alike; before it
+    ``forward`` is the identity. The buffer ``initialised`` is saved, so that a loaded flow is not initialised
+    a second time. A coordinate that does not vary over the batch keeps s = 0.
 
     Args:
         dim: number of coordinates.

@@ -12,11 +12,11 @@ from mnf_lite.nets import MADE
 class MAF(Flow):
     r"""Masked autoregressive flow: scale and shift every coordinate by functions of the data before it.
 
-    .. math:: x_i = e^{s_i} z_i + t_i, \qquad (s_i, t_i) = \mathrm{MADE}(x)_i \ \text{a function of}\ x_{<i}, \qquad
+    .. math:: x_i = e^{s_i} z_i + t_i, \qquad (s_i, t_i) = \mathrm{MADE}(x)_i \ \text{of}\ x_{<i}, \qquad
               \log\Bigl|\det\frac{\partial x}{\partial z}\Bigr| = \sum_i s_i
 
-    ``inverse`` is one pass of the network, ``forward`` finds x coordinate by coordinate in dim passes: fast to
-    score, slow to sample. :func:`soft_bound` keeps the log-scales within ±5.
+    ``inverse`` is one pass of the network, ``forward`` finds x coordinate by coordinate in dim passes: fast
+    to score, slow to sample. :func:`soft_bound` keeps the log-scales within ±5.
 
     Args:
         dim: number of coordinates; with ``dim = 1`` the one coordinate is scaled and shifted by constants.
@@ -46,7 +46,7 @@ class MAF(Flow):
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``z_i = (x_i - t_i) e^-s_i``, all coordinates at once."""
         a, t = self.net(self.check(x)).unbind(-1)
-        minus_s = soft_bound(-a)
+        minus_s = soft_bound(a, -1)
         return (x - t) * torch.exp(minus_s), minus_s.sum(-1)
 
     def extra_repr(self) -> str:
@@ -57,7 +57,7 @@ class MAF(Flow):
 class IAF(MAF):
     r"""Inverse autoregressive flow: a :class:`MAF` run the other way.
 
-    .. math:: x_i = (z_i - t_i)\, e^{-s_i}, \qquad (s_i, t_i) = \mathrm{MADE}(z)_i \ \text{a function of}\ z_{<i}
+    .. math:: x_i = (z_i - t_i)\, e^{-s_i}, \qquad (s_i, t_i) = \mathrm{MADE}(z)_i \ \text{of}\ z_{<i}
 
     ``forward`` is one pass of the network, ``inverse`` takes dim passes: fast to sample, slow to score.
 

@@ -61,9 +61,12 @@ def check_parity(parity: int) -> int:
     return parity
 
 
-def soft_bound(a: Tensor, bound: float = 5.0) -> Tensor:
-    r"""Keep a log-scale within ``±bound`` smoothly, :math:`c \tanh(a/c)`: the identity near 0, never steeper."""
-    return bound * torch.tanh(a / bound)
+BOUND = 5.0  # of log-scales: a factor between 1/148 and 148 in every flow
+
+
+def soft_bound(a: Tensor, sign: int = 1) -> Tensor:
+    r"""Keep a log-scale within ±5 smoothly: :math:`\pm 5 \tanh(a/5)`, near 0 the identity, never steeper."""
+    return sign * BOUND * torch.tanh(a / BOUND)
 
 
 class Compose(Flow):
@@ -97,19 +100,19 @@ class Compose(Flow):
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Apply the first flow first; the log-determinants add up."""
-        x, log_det = self.check(z), z.new_zeros(z.shape[:-1])
+        x, log_det = self.check(z), None
         for flow in self:
             x, step = flow(x)
-            log_det = log_det + step
-        return x, log_det
+            log_det = step if log_det is None else log_det + step
+        return x, z.new_zeros(z.shape[:-1]) if log_det is None else log_det
 
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Undo the last flow first; the log-determinants add up."""
-        z, log_det = self.check(x), x.new_zeros(x.shape[:-1])
+        z, log_det = self.check(x), None
         for flow in reversed(list(self)):
             z, step = flow.inverse(z)
-            log_det = log_det + step
-        return z, log_det
+            log_det = step if log_det is None else log_det + step
+        return z, x.new_zeros(x.shape[:-1]) if log_det is None else log_det
 
     def trace(self, z: Tensor) -> list[Tensor]:
         """Every state on the way from z to x: ``[z_0 = z, z_1, ..., z_K = x]``, each ``[..., dim]``."""
@@ -194,8 +197,8 @@ class NormalizingFlow(nn.Module):
             base = StandardNormal(torch.zeros(flow.dim, dtype=like.dtype, device=like.device))
         if base.event_shape != (flow.dim,):
             raise ValueError(
-                f"the base must have the flow's event shape [{flow.dim}], got event shape {list(base.event_shape)}"
-                f" and batch shape {list(base.batch_shape)} (Independent turns batch axes into event axes)"
+                f"the base must have the flow's event shape [{flow.dim}], got {list(base.event_shape)} with"
+                f" batch shape {list(base.batch_shape)}: torch.distributions.Independent turns this into that"
             )
         self._blueprint = Blueprint(base, self, "base")
 
@@ -226,8 +229,8 @@ class NormalizingFlow(nn.Module):
 class Blueprint:
     """A distribution (or a transform inside one) without its tensors, which a module holds in its stead.
 
-    A distribution is no module: left alone, its tensors would neither move nor be saved. Building a new one for
-    every use also forgets what the old one has computed and cached from tensors that have changed since.
+    A distribution is no module: left alone, its tensors would neither move nor be saved. Building a new one
+    for every use also forgets what the old one has computed and cached from tensors that have changed since.
 
     Args:
         thing: the distribution or transform.
@@ -266,15 +269,15 @@ class Blueprint:
 
 
 def register(module: nn.Module, name: str, tensor: Tensor) -> str:
-    """Make ``tensor`` a parameter of ``module`` if it is one, perhaps expanded, else a buffer; return its name."""
+    """Make ``tensor`` a parameter of ``module`` if it is one, else a buffer, and return its name."""
     if not tensor.requires_grad:
         module.register_buffer(name, tensor.detach().clone(memory_format=torch.contiguous_format))
         return name
     source = tensor if tensor._base is None else tensor._base
     if not isinstance(source, nn.Parameter) or not is_expanded(source, tensor):
         raise ValueError(
-            f"the base's tensor {name!r} requires a gradient but is no nn.Parameter: its graph would not outlive"
-            " one backward pass; pass the parameter itself, or a detached tensor"
+            f"the base's tensor {name!r} requires a gradient but is no nn.Parameter: its graph would not"
+            " outlive a backward pass; pass the parameter itself, or a detached tensor"
         )
     for known, parameter in module.named_parameters(recurse=False):
         if parameter is source:
@@ -284,7 +287,7 @@ def register(module: nn.Module, name: str, tensor: Tensor) -> str:
 
 
 def is_expanded(source: Tensor, view: Tensor) -> bool:
-    """Whether ``view`` is ``source``, expanded to a larger shape or not: the same numbers in the same order."""
+    """Whether ``view`` is ``source`` as it stands or expanded: the same numbers in the same order."""
     try:
         expanded = source.expand(view.shape)
     except RuntimeError:

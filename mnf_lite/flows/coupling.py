@@ -7,15 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from mnf_lite.flows.base import Flow, check_parity, soft_bound
-from mnf_lite.nets import MLP, Constant, StackedMLP
+from mnf_lite.nets import MLP, StackedMLP
 
 
 class Coupling(Flow):
-    """Keep one half of the coordinates and move the other by parameters that a network computes from the first.
+    """Keep one half of the coordinates, and move the other by what networks say about the first.
 
     Args:
-        dim: number of coordinates. The halves are the first ``dim // 2`` and the rest; with ``dim = 1`` the one
-            coordinate moves, by parameters that are constants.
+        dim: number of coordinates. The halves are the first ``dim // 2`` and the rest; with ``dim = 1`` the
+            one coordinate moves, by parameters that are constants.
         parity: 0 moves the second half, 1 the first.
         hidden: sizes of the conditioner's hidden layers, each followed by a ReLU.
         nets: number of networks of which the conditioner is made.
@@ -27,8 +27,7 @@ class Coupling(Flow):
         self.parity = check_parity(parity)
         self.swap = parity == 1 and dim > 1
         kept, moved = (dim - dim // 2, dim // 2) if self.swap else (dim // 2, dim - dim // 2)
-        size = (nets, kept, hidden, outputs * moved)
-        self.net = StackedMLP(*size) if kept else Constant(nets, outputs * moved)
+        self.net = StackedMLP(nets, kept, hidden, outputs * moved)
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``x [..., dim]`` as the half that is kept and the half that moves."""
@@ -47,11 +46,12 @@ class Coupling(Flow):
 class AdditiveCoupling(Coupling):
     r"""NICE: shift one half of the coordinates by a function of the other; volumes are preserved.
 
-    .. math:: x_1 = z_1, \qquad x_2 = z_2 + t(z_1), \qquad \log\Bigl|\det\frac{\partial x}{\partial z}\Bigr| = 0
+    .. math:: x_1 = z_1, \qquad x_2 = z_2 + t(z_1), \qquad
+              \log\Bigl|\det\frac{\partial x}{\partial z}\Bigr| = 0
 
     Args:
-        dim: number of coordinates. The halves are the first ``dim // 2`` and the rest; with ``dim = 1`` the one
-            coordinate moves by a learned constant.
+        dim: number of coordinates. The halves are the first ``dim // 2`` and the rest; with ``dim = 1`` the
+            one coordinate moves by a learned constant.
         parity: 0 moves the second half, 1 the first.
         hidden: sizes of the hidden layers of the network t, each followed by a ReLU.
 
@@ -81,12 +81,12 @@ class AffineCoupling(Coupling):
     .. math:: x_1 = z_1, \qquad x_2 = e^{s(z_1)} z_2 + t(z_1), \qquad
               \log\Bigl|\det\frac{\partial x}{\partial z}\Bigr| = \sum_i s_i(z_1)
 
-    One network gives t and one gives the raw log-scale, which :func:`soft_bound` keeps within ±5: whatever the
-    networks answer far from the data, both directions stay finite.
+    One network gives t and one gives the raw log-scale, which :func:`soft_bound` keeps within ±5: whatever
+    the networks answer far from the data, both directions stay finite.
 
     Args:
-        dim: number of coordinates. The halves are the first ``dim // 2`` and the rest; with ``dim = 1`` the one
-            coordinate is scaled and shifted by learned constants.
+        dim: number of coordinates. The halves are the first ``dim // 2`` and the rest; with ``dim = 1`` the
+            one coordinate is scaled and shifted by learned constants.
         parity: 0 moves the second half, 1 the first.
         hidden: sizes of the hidden layers of the networks s and t, each followed by a ReLU.
 
@@ -108,7 +108,7 @@ class AffineCoupling(Coupling):
         """``z_2 = (x_2 - t) e^-s``."""
         kept, moved = self.split(x)
         s, t = self.net(kept)
-        minus_s = soft_bound(-s)
+        minus_s = soft_bound(s, -1)
         return self.join(kept, (moved - t) * torch.exp(minus_s)), minus_s.sum(-1)
 
 
@@ -118,14 +118,14 @@ LEAST_LOGIT = -7.0  # a gate is never closed beyond a thousandth, so that it can
 class GatedCoupling(Flow):
     r"""RealNVP with the gated update of IAF, the flow inside multiplicative normalizing flow layers.
 
-    With a fixed alternating mask :math:`m`, 1 where a coordinate is kept, and :math:`(\mu, a) = \mathrm{net}(m z)`,
+    With a fixed alternating mask m, 1 where a coordinate is kept, and :math:`(\mu, a) = \mathrm{net}(m z)`,
 
     .. math:: x = m z + (1-m)\,\bigl(\sigma(a)\, z + (1-\sigma(a))\,\mu\bigr), \qquad
               \log\Bigl|\det\frac{\partial x}{\partial z}\Bigr| = \sum_i (1-m_i) \log\sigma(a_i).
 
-    The gate starts almost open (bias +2), so a fresh flow is near the identity. The network reads and writes all
-    ``dim`` coordinates, as published; the mask leaves the weights of the other half without effect. The logit a
-    is floored at -7, where the gate is a thousandth: a closed gate has no inverse.
+    The gate starts almost open (bias +2), so a fresh flow is near the identity. The network reads and writes
+    all ``dim`` coordinates, as published; the mask leaves the weights of the other half without effect. The
+    logit a is floored at -7, where the gate is a thousandth: a closed gate has no inverse.
 
     Args:
         dim: number of coordinates. With ``dim = 1`` the one coordinate moves and the network reads a zero.

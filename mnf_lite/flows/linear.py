@@ -12,8 +12,9 @@ class InvertibleLinear(Flow):
     .. math:: x = W z, \qquad W = P L (U + \mathrm{diag}(\sigma e^{d})), \qquad
               \log\Bigl|\det\frac{\partial x}{\partial z}\Bigr| = \sum_i d_i
 
-    P is a permutation and σ are signs, both fixed buffers; L is unit lower and U strictly upper triangular. Only
-    those parts of ``lower`` and ``upper [dim, dim]`` are read. It starts as a random rotation or reflection.
+    P is a permutation and σ are signs, both fixed buffers; L is unit lower and U strictly upper triangular.
+    Only those parts of ``lower`` and ``upper [dim, dim]`` are read. It starts as a random rotation or
+    reflection.
 
     Args:
         dim: number of coordinates.

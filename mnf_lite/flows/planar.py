@@ -59,12 +59,12 @@ class Planar(Flow):
 def solve_tanh(c: Tensor, k: Tensor) -> Tensor:
     r"""Solve :math:`y + c \tanh y = k` for y, where c > -1.
 
-    The left side is odd, so take :math:`k \ge 0`. On that side it is concave if c > 0 and convex if c < 0: Newton's
-    method, started from the side where the tangent stays between iterate and root, runs to the root without
-    ever passing it. The start is the best of three bounds on the root: from :math:`\tanh y \le 1`, from
-    :math:`\tanh y \le y`, and, if c < 0, from :math:`y - \tanh y \ge y^3/5` up to y = 1, which takes care of c
-    near -1. Rounding aside, the root is found in at most 7 steps. Two more run under autograd,
-    from the detached root: by the implicit function theorem they give it exact first and second derivatives.
+    The left side is odd, so take :math:`k \ge 0`. On that side it is concave if c > 0 and convex if c < 0:
+    Newton's method, started from the side where the tangent stays between iterate and root, runs to the root
+    without ever passing it. The start is the best of three bounds on the root: from :math:`\tanh y \le 1`,
+    from :math:`\tanh y \le y`, and, if c < 0, from :math:`y - \tanh y \ge y^3/5` up to y = 1, which takes
+    care of c near -1. Machine precision takes at most 7 steps. Two more run under autograd, from the detached
+    root: by the implicit function theorem they give it exact first and second derivatives.
 
     Args:
         c: a scalar.
@@ -97,10 +97,9 @@ class Radial(Flow):
     .. math:: \det\frac{\partial x}{\partial z}
               = (1 + \hat\beta h)^{d-1}\, (1 + \hat\beta h - \hat\beta h^2 r)
 
-    With :math:`\alpha, \gamma > 0` and :math:`\hat\beta = -\alpha + \gamma` it is invertible:
-    :math:`\alpha = \mathrm{softplus}` of one parameter and :math:`\gamma = \mathrm{softplus}(\beta)`, both floored at
-    0.001. ``inverse`` takes r from the quadratic :math:`r^2 + (\gamma - R) r - \alpha R = 0`, where
-    :math:`R = \|x - z_0\|`.
+    It is invertible with :math:`\hat\beta = -\alpha + \gamma`, where :math:`\gamma = \mathrm{softplus}(\beta)`
+    and :math:`\alpha`, the softplus of one more parameter, are floored at 0.001. ``inverse`` takes r from the
+    quadratic :math:`r^2 + (\gamma - R)\, r - \alpha R = 0`, where :math:`R = \|x - z_0\|`.
 
     Args:
         dim: number of coordinates.

@@ -18,13 +18,13 @@ UNIT_SLOPE = math.log(math.exp(1 - EPSILON) - 1)  # where the slope is 1
 class Spline(nn.Module):
     r"""Monotone curves given by raw numbers, one for every coordinate of every point.
 
-    Inside the box :math:`[-B, B]^2` a curve runs through K + 1 knots :math:`(x_k, y_k)` with slopes :math:`d_k`,
-    by one rational quadratic in each bin; outside it is the identity.
+    Inside the box :math:`[-B, B]^2` a curve runs through K + 1 knots :math:`(x_k, y_k)` with slopes
+    :math:`d_k`, by one rational quadratic in each bin; outside it is the identity.
 
     - Widths and heights of the bins, as fractions of the box: :math:`\varepsilon + (1 - K \varepsilon)\,
       \mathrm{softmax}(\cdot)`.
-    - Slopes at the K - 1 inner knots: :math:`\varepsilon + \mathrm{softplus}(\cdot + \log(e^{1-\varepsilon} - 1))`; at
-      the outer knots 1, where the curve meets the identity.
+    - Slopes at the K - 1 inner knots: :math:`\varepsilon + \mathrm{softplus}(\cdot + \log(e^{1-\varepsilon}
+      - 1))`; at the outer knots 1, where the curve meets the identity.
 
     Raw numbers of 0 make the identity.
 
@@ -69,8 +69,8 @@ class Spline(nn.Module):
 
     def bin(self, x: Tensor, raw: Tensor, axis: int) -> tuple[Tensor, ...]:
         """Corner, size and end slopes of the bin in which the coordinate ``x [...]`` on the axis lies."""
-        bars, slopes = raw.split((2 * self.bins, self.bins - 1), -1)
-        knots = bars.unflatten(-1, (2, self.bins)).softmax(-1) @ self.corners  # [..., 2 axes, K + 1]
+        bars, slopes = torch.split(raw, [2 * self.bins, self.bins - 1], -1)
+        knots = bars.view(*x.shape, 2, self.bins).softmax(-1) @ self.corners  # [..., 2 axes, K + 1]
         inner_knots = knots.detach()[..., axis, 1:-1].contiguous()
         left = torch.searchsorted(inner_knots, x.detach()[..., None], right=True)  # [..., 1]
         ends = torch.cat((left, left + 1), -1)  # [..., 2]
@@ -195,11 +195,11 @@ class SplineCoupling(Coupling):
 class SplineAutoregressive(Flow):
     r"""Neural spline flow on MADE: every coordinate moves along a curve that the coordinates before it bend.
 
-    .. math:: z_i = g_i(x_i), \quad g_i \ \text{bent by}\ \mathrm{MADE}(x)_i \ \text{, a function of}\ x_{<i}, \qquad
+    .. math:: z_i = g_i(x_i), \quad g_i \ \text{bent by}\ \mathrm{MADE}(x)_i \ \text{of}\ x_{<i}, \qquad
               \log\Bigl|\det\frac{\partial z}{\partial x}\Bigr| = \sum_i \log g_i'(x_i)
 
-    with g the curves of :class:`Spline`. As in MAF, ``inverse`` is one pass of the network at every dimension and
-    ``forward`` takes dim passes.
+    with g the curves of :class:`Spline`. As in MAF, ``inverse`` is one pass of the network at every dimension
+    and ``forward`` takes dim passes.
 
     Args:
         dim: number of coordinates; with ``dim = 1`` the curve of the one coordinate is learned directly.
