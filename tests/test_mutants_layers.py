@@ -57,7 +57,8 @@ PUBLIC = {
     "log r summed over the states of its flow": (
         BASE,
         "/ 2 + log_det\n        return log_density",
-        "/ 2 + log_det - sum(t.square().sum(-1) / 2 for t in self.flow_r.trace(z)[1:-1])\n        return log_density",
+        "/ 2 + log_det - sum(t.square().sum(-1) / 2 for t in self.flow_r.trace(z)[1:-1])\n"
+        "        return log_density",
         CANCEL,
     ),
     "log sigma for 2 log sigma in the weights": (

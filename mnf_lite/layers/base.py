@@ -1,14 +1,15 @@
 r"""What Bayesian layers have in common: Gaussian weights, their divergence from the prior, and draws of them.
 
-Every layer has the prior :math:`p(W, b)`: all weights and biases independent :math:`\mathcal N(0, p)`, :math:`p` the
-square of ``prior_std``. Two posteriors are offered. ``MeanField``: independent Gaussians. ``Multiplicative``: the same
-Gaussians with their means multiplied by a random variable z that a normalizing flow shapes.
+Every layer has the prior :math:`p(W, b)`: all weights and biases independent :math:`\mathcal N(0, p)`, where
+:math:`p` is the square of ``prior_std``. Two posteriors are offered. ``MeanField``: independent Gaussians.
+``Multiplicative``: the same Gaussians, their means multiplied by a random variable z that a flow shapes.
 """
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ LOG_2PI = math.log(2 * math.pi)
 
 
 def sqrt(variance: Tensor) -> Tensor:
-    """Square root with a finite gradient at 0, where a variance that underflowed would give an infinite one."""
+    """Square root with a finite gradient where a variance has underflowed to 0: the gradient there is 0."""
     return variance.clamp(min=torch.finfo(variance.dtype).tiny).sqrt()
 
 
@@ -29,11 +30,18 @@ def sample_gaussian(mean: Tensor, log_var: Tensor, n: int) -> Tensor:
     return torch.addcmul(mean, noise, (log_var / 2).exp())
 
 
-def positive_int(value: int, name: str, least: int = 1) -> int:
+def positive_int(value: Any, name: str, least: int = 1) -> int:
     """Return ``value`` as an int if it is an integer of at least ``least``."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
         raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
     return int(value)
+
+
+def positive_number(value: Any, name: str) -> float:
+    """Return ``value`` as a float if it is a positive finite number."""
+    if not isinstance(value, Real) or not 0 < float(value) < math.inf:
+        raise ValueError(f"{name} must be a positive finite number, got {value!r}")
+    return float(value)
 
 
 class BayesianLayer(nn.Module, ABC):
@@ -45,13 +53,20 @@ class BayesianLayer(nn.Module, ABC):
         prior_std: standard deviation of the prior of every weight and bias.
 
     Means start as He et al. (2015) scale them, log variances at -9, biases at 0.
+
+    Raises:
+        ValueError: a size that is not a positive integer, a deviation that is not a positive number.
     """
 
+    prior_std: float
+    weight_mean: nn.Parameter
+    weight_log_var: nn.Parameter
+    bias_mean: nn.Parameter | None
+    bias_log_var: nn.Parameter | None
+
     def __init__(self, weight_shape: Sequence[int], bias: bool, prior_std: float) -> None:
-        if not isinstance(prior_std, Real) or not 0 < prior_std < math.inf:
-            raise ValueError(f"prior_std must be a positive finite number, got {prior_std!r}")
         super().__init__()
-        self.prior_std = float(prior_std)
+        self.prior_std = positive_number(prior_std, "prior_std")
         self.weight_mean = nn.Parameter(nn.init.kaiming_normal_(torch.empty(*weight_shape)))
         self.weight_log_var = nn.Parameter(torch.full(tuple(weight_shape), -9.0))
         self.bias_mean = nn.Parameter(torch.zeros(weight_shape[0])) if bias else None
@@ -67,10 +82,10 @@ class BayesianLayer(nn.Module, ABC):
 
     @abstractmethod
     def sample_weights(self, n: int) -> tuple[Tensor, Tensor | None]:
-        """Joint draws ``(W [n, *weight.shape], b [n, out])`` from the posterior; ``b`` is None without a bias."""
+        """Joint draws ``(W [n, out, in, ...], b [n, out])`` from the posterior; no bias: b is None."""
 
     def kl(self, n: int = 1) -> Tensor:
-        """Upper bound on KL(q(W, b) || p(W, b)) in nats, a scalar: the mean of ``n`` independent unbiased draws."""
+        """Unbiased estimate, in nats, of the bound on KL(q(W, b) || p(W, b)): the mean of ``n`` draws."""
         return self.kl_samples(n).mean()
 
     def kl_gaussian(self, mean_square: Tensor, log_var: Tensor) -> Tensor:
@@ -84,7 +99,8 @@ class BayesianLayer(nn.Module, ABC):
         """
         log_ratio = log_var - 2 * math.log(self.prior_std)  # of the variances: log(sigma^2 / p)
         # e^a - 1 - a as expm1(a) - a: exactly 0 where posterior and prior agree, not a sum of rounding errors
-        return ((log_ratio.expm1() - log_ratio).sum() + mean_square / self.prior_std**2) / 2
+        kl: Tensor = ((log_ratio.expm1() - log_ratio).sum() + mean_square / self.prior_std**2) / 2
+        return kl
 
     def kl_bias(self) -> Tensor | float:
         """KL of the biases, in nats; 0 for a layer that has none."""
@@ -108,16 +124,17 @@ class BayesianLayer(nn.Module, ABC):
             came = f"a {x.dtype} tensor" if isinstance(x, Tensor) else type(x).__name__
             raise TypeError(f"{type(self).__name__} expects a floating-point tensor, got {came}")
         if x.dtype != self.weight_mean.dtype and not torch.is_autocast_enabled(x.device.type):
-            raise TypeError(
-                f"{type(self).__name__} has weights of {self.weight_mean.dtype}, got a {x.dtype} tensor"
-            )
+            own = self.weight_mean.dtype
+            raise TypeError(f"{type(self).__name__} has weights of {own}, got a {x.dtype} tensor")
         if x.ndim < -axis or x.shape[axis] != channels or (ndims and x.ndim not in ndims):
             shape = f"[..., {channels}]" if axis == -1 else f"[batch, {channels}, height, width]"
             raise ValueError(f"{type(self).__name__} expects input of shape {shape}, got {list(x.shape)}")
 
 
 class MeanField(BayesianLayer):
-    r"""The posterior of independent Gaussians, :math:`q(W, b) = \prod \mathcal N(\mu, \sigma^2) \prod \mathcal N(m, v)`.
+    r"""The posterior of independent Gaussians.
+
+    .. math:: q(W, b) = \prod \mathcal N(\mu, \sigma^2) \prod \mathcal N(m, v)
 
     Its divergence from the prior has a closed form, so all draws of ``kl_samples`` are equal.
 
@@ -125,10 +142,12 @@ class MeanField(BayesianLayer):
     """
 
     def kl_samples(self, n: int) -> Tensor:
+        """KL(q(W, b) || p(W, b)) in nats, exact and so the same ``n`` times: ``[n]``."""
         kl = self.kl_gaussian(self.weight_mean.square().sum(), self.weight_log_var) + self.kl_bias()
         return kl.expand(positive_int(n, "n"))
 
     def sample_weights(self, n: int) -> tuple[Tensor, Tensor | None]:
+        """Independent draws ``(W [n, out, in, ...], b [n, out])``; ``b`` is None without a bias."""
         w = sample_gaussian(self.weight_mean, self.weight_log_var, positive_int(n, "n"))
         return w, self.sample_bias(n)
 
@@ -146,10 +165,12 @@ class Multiplicative(BayesianLayer):
         \mathrm{KL}(q(W, b) \,\|\, p(W, b)) \le
         \mathbb E\bigl[\mathrm{KL}_W(z) + \mathrm{KL}_b + \log q(z) - \log r(z|W)\bigr],
 
-    where the expectation is over z and W. ``r(z|W)`` is a Gaussian in :math:`z_b = f_r(z)`, of mean :math:`b_1 s` and log
-    **precision** :math:`\lambda = b_2 s` clamped to ``[-10, 10]``, where the scalar :math:`s` is a statistic of the weights
-    (see ``statistic``). Both flows are only ever run forward, so neither needs an inverse. The gap of the bound is
-    :math:`\mathbb E\,\mathrm{KL}(q(z|W) \,\|\, r(z|W))`; where r ignores W it is at least the mutual information of z and W.
+    where the expectation is over z and W. ``r(z|W)`` is a Gaussian in :math:`z_b = f_r(z)`, of mean
+    :math:`b_1 s` and log **precision** :math:`\lambda = b_2 s` clamped to ``[-10, 10]``, where the scalar
+    :math:`s` is a statistic of the weights (see ``statistic``). Both flows are only ever run forward.
+
+    The gap of the bound is :math:`\mathbb E\,\mathrm{KL}(q(z|W) \,\|\, r(z|W))`; where r ignores W it is at
+    least the mutual information of z and W.
 
     Source: Louizos & Welling (2017); the bound is that of Ranganath et al. (2016).
     """
@@ -172,7 +193,7 @@ class Multiplicative(BayesianLayer):
 
     @abstractmethod
     def statistic(self, z: Tensor) -> Tensor:
-        """One draw of the statistic s of the weights, ``[n, 1]``, for each ``z [n, D]``: exact, without drawing W."""
+        """One exact draw of the statistic s of the weights for each ``z [n, D]``: ``[n, 1]``."""
 
     def sample_z(self, n: int) -> tuple[Tensor, Tensor]:
         """Draws from q(z) with their log density in nats: ``(z [n, D], log_q [n])``."""
@@ -184,7 +205,8 @@ class Multiplicative(BayesianLayer):
         r"""Log density in nats ``[n]`` of the auxiliary posterior r(z|W) at ``z [n, D]``, W drawn given z.
 
         .. math:: \tfrac12 \sum_d \bigl[-\log 2\pi + \lambda - e^\lambda (z_b - b_1 s)^2\bigr]
-                  + \log\Bigl|\det\frac{\partial z_b}{\partial z}\Bigr|, \qquad \lambda = b_2 s
+                  + \log\Bigl|\det\frac{\partial z_b}{\partial z}\Bigr|, \qquad
+                  \lambda = b_2 s
         """
         s = self.statistic(z)  # [n, 1]
         z_b, log_det = self.flow_r(z)
@@ -195,12 +217,14 @@ class Multiplicative(BayesianLayer):
         return log_density
 
     def kl_samples(self, n: int) -> Tensor:
+        """Draws ``[n]``, in nats, of KL_W + KL_b + log q(z) - log r(z|W): z and s are drawn anew for each."""
         z, log_q = self.sample_z(n)
         others = [axis for axis in range(self.weight_mean.ndim) if axis != self.z_axis]
         mean_square = z.square() @ self.weight_mean.square().sum(others)  # [n]
         return self.kl_gaussian(mean_square, self.weight_log_var) + self.kl_bias() + log_q - self.log_r(z)
 
     def sample_weights(self, n: int) -> tuple[Tensor, Tensor | None]:
+        """Joint draws ``(W [n, out, in, ...], b [n, out])``, z drawn anew for each; no bias: b is None."""
         z, _ = self.sample_z(n)
         shape = [n] + [1] * self.weight_mean.ndim
         shape[1 + self.z_axis] = -1

@@ -33,24 +33,16 @@ class _Conv2d(BayesianLayer):
         bias: bool,
         prior_std: float,
     ) -> None:
-        # torch's own layer checks the geometry and brings it into normal form
-        like = nn.Conv2d(
-            positive_int(in_channels, "in_channels"),
-            positive_int(out_channels, "out_channels"),
-            _pair(kernel_size, "kernel_size"),
-            _pair(stride, "stride"),
-            padding if isinstance(padding, str) else _pair(padding, "padding", least=0),
-            _pair(dilation, "dilation"),
-            device="meta",
+        channels = positive_int(in_channels, "in_channels"), positive_int(out_channels, "out_channels")
+        kernel, steps, holes = (
+            _pair(size, name)
+            for size, name in ((kernel_size, "kernel_size"), (stride, "stride"), (dilation, "dilation"))
         )
-        super().__init__(like.weight.shape, bias, prior_std)
-        self.in_channels, self.out_channels = in_channels, out_channels
-        self.kernel_size, self.stride, self.padding, self.dilation = (
-            like.kernel_size,
-            like.stride,
-            like.padding,
-            like.dilation,
-        )
+        border = padding if isinstance(padding, str) else _pair(padding, "padding", least=0)
+        nn.Conv2d(*channels, kernel, steps, border, holes, device="meta")  # torch knows which go together
+        super().__init__((*reversed(channels), *kernel), bias, prior_std)
+        self.in_channels, self.out_channels = channels
+        self.kernel_size, self.stride, self.padding, self.dilation = kernel, steps, border, holes
 
     def plain(self) -> nn.Conv2d:
         w, b = self.sample_weights(1)
@@ -71,7 +63,7 @@ class _Conv2d(BayesianLayer):
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation)
 
     def sample_output(self, mean: Tensor, x: Tensor) -> Tensor:
-        """Local reparametrisation: outputs around ``mean``, of variance ``x**2 * var + v``, each pixel by itself."""
+        """Local reparametrisation of each pixel by itself: variance ``x**2 * var + v`` around ``mean``."""
         variance = self.convolve(x.square(), self.weight_log_var.exp(), self.bias_var())
         return torch.addcmul(mean, sqrt(variance), torch.randn_like(mean))
 
@@ -92,8 +84,8 @@ class MeanFieldConv2d(MeanField, _Conv2d):
 
     .. math:: y = x * \mu + m + \sqrt{x^2 * \sigma^2 + v}\;\varepsilon
 
-    This is exact for each pixel alone, but leaves out that all pixels share one draw of the weights; explicit weights
-    (``sample_weights``, ``predict``) keep it.
+    This is exact for each pixel alone, but leaves out that all pixels share one draw of the weights; explicit
+    weights (``sample_weights``, ``predict``) keep it.
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, bias: as in ``nn.Conv2d``.
@@ -121,6 +113,7 @@ class MeanFieldConv2d(MeanField, _Conv2d):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, bias, prior_std)
 
     def forward(self, x: Tensor) -> Tensor:
+        """One sample per example; the weights' noise is drawn for each pixel by itself."""
         self.check_input(x, self.in_channels, -3, ndims=(3, 4))
         return self.sample_output(self.convolve(x, self.weight_mean, self.bias_mean), x)
 
@@ -128,16 +121,18 @@ class MeanFieldConv2d(MeanField, _Conv2d):
 class MNFConv2d(Multiplicative, _Conv2d):
     r"""Convolution with a multiplicative normalizing flow posterior; z scales the feature maps it gives.
 
-    :math:`W_{oihw} | z \sim \mathcal N(z_o \mu_{oihw}, \sigma^2_{oihw})`. ``forward`` draws a fresh z for every example:
+    ``forward`` draws a fresh z for every example:
 
-    .. math:: y = z \circ (x * \mu) + m + \sqrt{x^2 * \sigma^2 + v}\;\varepsilon
+    .. math:: W_{oihw} | z \sim \mathcal N(z_o \mu_{oihw}, \sigma^2_{oihw}), \qquad
+              y = z \circ (x * \mu) + m + \sqrt{x^2 * \sigma^2 + v}\;\varepsilon
 
-    The noise is exact for each pixel alone, but leaves out that all pixels share one draw of the weights, so the
-    training objective of a convolution is an approximation; explicit weights (``sample_weights``, ``predict``) are exact.
+    This is exact for each pixel alone, but leaves out that all pixels share one draw of the weights: the
+    training objective of a convolution is an approximation, not a bound. Explicit weights (``sample_weights``,
+    ``predict``) are exact. The divergence (``kl``) concerns the weights alone and is a bound all the same.
 
     Args:
-        in_channels, out_channels, kernel_size, stride, padding, dilation, bias: as in ``nn.Conv2d``; the bias is
-            independent of z, which has ``out_channels`` entries.
+        in_channels, out_channels, kernel_size, stride, padding, dilation, bias: as in ``nn.Conv2d``; the bias
+            is independent of z, which has ``out_channels`` entries.
         n_flows_q: number of flows that shape q(z).
         n_flows_r: number of flows in the auxiliary posterior r(z|W).
         hidden: hidden layers of the flows' networks.
@@ -173,6 +168,7 @@ class MNFConv2d(Multiplicative, _Conv2d):
         self.init_multiplier(n_flows_q, n_flows_r, hidden)
 
     def forward(self, x: Tensor) -> Tensor:
+        """One sample per example; the weights' noise is drawn for each pixel by itself."""
         self.check_input(x, self.in_channels, -3, ndims=(3, 4))
         if x.ndim == 3:
             return self.forward(x[None])[0]
@@ -191,4 +187,5 @@ class MNFConv2d(Multiplicative, _Conv2d):
         positions = self.weight_mean[0].numel()
         mean = (z * self.r_c) @ self.weight_mean.flatten(1).mean(-1)  # [n, out] -> [n]
         variance = self.r_c.square() @ self.weight_log_var.exp().flatten(1).sum(-1) / positions**2
-        return (mean + sqrt(variance) * torch.randn_like(mean))[:, None]
+        s: Tensor = mean + sqrt(variance) * torch.randn_like(mean)
+        return s[:, None]

@@ -25,7 +25,7 @@ class _Linear(BayesianLayer):
         return layer
 
     def sample_output(self, x_mean: Tensor, x: Tensor) -> Tensor:
-        """Local reparametrisation: outputs of mean ``x_mean @ mu.T + m`` and variance ``x**2 @ var.T + v``."""
+        """Local reparametrisation: mean ``x_mean @ mu.T + m``, variance ``x**2 @ var.T + v``."""
         mean = F.linear(x_mean, self.weight_mean, self.bias_mean)
         variance = F.linear(x.square(), self.weight_log_var.exp(), self.bias_var())
         return torch.addcmul(mean, sqrt(variance), torch.randn_like(mean))
@@ -63,6 +63,7 @@ class MeanFieldLinear(MeanField, _Linear):
         super().__init__(in_features, out_features, bias, prior_std)
 
     def forward(self, x: Tensor) -> Tensor:
+        """One sample per example; every row of any leading axes is one."""
         self.check_input(x, self.in_features, -1)
         return self.sample_output(x, x)
 
@@ -70,10 +71,10 @@ class MeanFieldLinear(MeanField, _Linear):
 class MNFLinear(Multiplicative, _Linear):
     r"""Dense layer with a multiplicative normalizing flow posterior; z scales the inputs.
 
-    :math:`W_{oi} | z \sim \mathcal N(z_i \mu_{oi}, \sigma^2_{oi})`. ``forward`` draws a fresh z and fresh weights for
-    every example, exactly, by local reparametrisation:
+    ``forward`` draws a fresh z and fresh weights for every example, exactly, by local reparametrisation:
 
-    .. math:: y = (x \circ z)\,\mu^\top + m + \sqrt{x^2 {\sigma^2}^\top + v}\;\varepsilon
+    .. math:: W_{oi} | z \sim \mathcal N(z_i \mu_{oi}, \sigma^2_{oi}), \qquad
+              y = (x \circ z)\,\mu^\top + m + \sqrt{x^2 {\sigma^2}^\top + v}\;\varepsilon
 
     Args:
         in_features: size of the last axis of the input, and of z.
@@ -110,6 +111,7 @@ class MNFLinear(Multiplicative, _Linear):
         self.init_multiplier(n_flows_q, n_flows_r, hidden)
 
     def forward(self, x: Tensor) -> Tensor:
+        """One sample per example; every row of any leading axes is one."""
         self.check_input(x, self.in_features, -1)
         if x.numel() == 0:
             return F.linear(x, self.weight_mean)
@@ -117,7 +119,7 @@ class MNFLinear(Multiplicative, _Linear):
         return self.sample_output(x * z.view_as(x), x)
 
     def statistic(self, z: Tensor) -> Tensor:
-        r""":math:`s = \mathrm{mean}_o \tanh(\sum_i c_i W_{oi})`; given z each sum is Gaussian: drawn exactly, ``[n, 1]``."""
+        r""":math:`s = \mathrm{mean}_o \tanh(\sum_i c_i W_{oi})`, the sums Gaussian given z: drawn exactly."""
         mean = (z * self.r_c) @ self.weight_mean.T  # [n, in] -> [n, out]
         std = sqrt(self.weight_log_var.exp() @ self.r_c.square())  # [out]
         return torch.addcmul(mean, std, torch.randn_like(mean)).tanh().mean(-1, keepdim=True)

@@ -22,7 +22,7 @@ def kl_divergence(model: nn.Module) -> Tensor:
 
 
 def bayesian(module: nn.Module, posterior: Literal["mnf", "mean-field"] = "mnf", **options: Any) -> nn.Module:
-    """The Bayesian twin of a network of linear and convolution layers: a copy that takes over its weights as means.
+    """The Bayesian twin of a network of linear and convolution layers: a copy whose means are its weights.
 
     Args:
         module: any module; its ``nn.Linear`` and ``nn.Conv2d`` are replaced, everything else is copied.
@@ -30,7 +30,7 @@ def bayesian(module: nn.Module, posterior: Literal["mnf", "mean-field"] = "mnf",
         options: passed on to the layers (``n_flows_q``, ``n_flows_r``, ``hidden``, ``prior_std``).
 
     Raises:
-        ValueError: unknown posterior, or a convolution with groups or a padding mode that the layers do not offer.
+        ValueError: unknown posterior; a convolution with groups, or a padding mode other than zeros.
     """
     if posterior not in LINEAR:
         raise ValueError(f"posterior must be one of {sorted(LINEAR)}, got {posterior!r}")
@@ -67,13 +67,13 @@ def bayesian(module: nn.Module, posterior: Literal["mnf", "mean-field"] = "mnf",
 
 
 def plain(model: nn.Module) -> nn.Module:
-    """One draw from a network with random weights: a copy in which every layer that can draw a plain one did so."""
+    """One draw from a network with random weights: a copy with drawn plain layers in it."""
     # any layer with the method, so that dropout, too, can be read as a distribution over weights
     return _replace(model, lambda layer: layer.plain() if hasattr(layer, "plain") else None)  # type: ignore[operator]
 
 
 def _replace(module: nn.Module, new: Callable[[nn.Module], nn.Module | None]) -> nn.Module:
-    """A deep copy of ``module`` in which ``new(layer)`` stands in place of each layer for which it is not None."""
+    """A deep copy of ``module`` in which ``new(layer)`` takes the place of each layer it is made for."""
     layers = dict.fromkeys(_layers(module))  # a layer in two places is one layer
     # deepcopy asks its memo first, so layers named there are put in without being copied
     return copy.deepcopy(
