@@ -159,6 +159,7 @@ def run(text: Path, environment: dict[str, str] | None = None) -> NotebookNode:
         record_timing=False,
         store_widget_state=True,
         coalesce_streams=True,
+        extra_arguments=["--IPKernelApp.log_level=40"],  # errors only: its warnings are not the chapter's
         resources={"metadata": {"path": str(text.parent)}},
     )
     try:
