@@ -246,8 +246,8 @@ class Density2D:
             raise TypeError(f"x must be a floating-point tensor, got {x.dtype}")
         if x.shape[-1:] != (2,):
             raise ValueError(f"x must be [..., 2], got {list(x.shape)}")
-        # A quadrature over curves takes hundreds of numbers a point: small pieces stay in the cache.
-        pieces = [self._log_density(piece) for piece in torch.split(x.double().reshape(-1, 2), 256)]
+        # A quadrature over curves takes hundreds of numbers a point: pieces keep the memory small.
+        pieces = [self._log_density(piece) for piece in torch.split(x.double().reshape(-1, 2), 1024)]
         return torch.cat(pieces).reshape(x.shape[:-1]).to(x.dtype)
 
     def entropy(self) -> float:
