@@ -127,7 +127,7 @@ class MNFConv2d(Multiplicative, _Conv2d):
               y = z \circ (x * \mu) + m + \sqrt{x^2 * \sigma^2 + v}\;\varepsilon
 
     This is exact for each pixel alone, but leaves out that all pixels share one draw of the weights: the
-    training objective of a convolution is an approximation, not a bound. Explicit weights (``sample_weights``,
+    training objective of a convolution is an approximation, no bound. Explicit weights (``sample_weights``,
     ``predict``) are exact. The divergence (``kl``) concerns the weights alone and is a bound all the same.
 
     Args:
