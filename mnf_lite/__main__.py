@@ -1,0 +1,249 @@
+"""``python -m mnf_lite``: train a network, measure it, ask it about images of one's own."""
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from mnf_lite import data, metrics, models
+from mnf_lite.files import replacing
+from mnf_lite.prediction import predict
+from mnf_lite.training import fit
+
+DATA: dict[str, Callable[[str], TensorDataset]] = {
+    "mnist": data.mnist,
+    "fashion-mnist": data.fashion_mnist,
+    "kmnist": data.kmnist,
+    "digits": data.digits,
+}
+SCORES = (
+    metrics.accuracy,
+    metrics.negative_log_likelihood,
+    metrics.brier_score,
+    metrics.expected_calibration_error,
+)
+EPILOG = """examples:
+  python -m mnf_lite train --model mnf-lenet --data mnist --epochs 3 --out runs/mnf
+  python -m mnf_lite evaluate runs/mnf
+  python -m mnf_lite predict runs/mnf my_nine.png
+
+The data sets are read from the folder that the environment variable MNF_LITE_DATA names, else downloaded once
+into the cache; "digits" comes with scikit-learn and needs no download."""
+
+
+def train(args: argparse.Namespace) -> None:
+    """Trains a network and writes OUT.safetensors and, beside it, OUT.json."""
+    weights, log, unfinished = (
+        _beside(args.out, end) for end in ("safetensors", "json", "unfinished.safetensors")
+    )
+    options = {} if args.widths is None else {"widths": args.widths}
+    torch.manual_seed(args.seed)
+    model = models.IMAGE_MODELS[args.model](**options)
+    names = ("model", "data", "epochs", "batch_size", "lr", "kl_weight", "kl_warmup_epochs", "seed")
+    run = {name: getattr(args, name) for name in names} | {"settings": model.settings}
+    if log.exists() and not unfinished.exists():
+        if _read(log).get("run") != run:
+            raise ValueError(
+                f"{log} is the log of a run with other settings; give another --out, or delete it"
+            )
+        print(f"{args.out} is finished already")
+        return
+
+    training, test = DATA[args.data]("train"), DATA[args.data]("test")
+    history = fit(
+        model,
+        training,
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        lr=args.lr,
+        kl_weight=args.kl_weight,
+        kl_warmup_epochs=args.kl_warmup_epochs,
+        seed=args.seed,
+        validation=test,
+        checkpoint=unfinished,
+        device=args.device,
+    )
+    if int(os.environ.get("RANK", "0")) > 0:  # of torchrun's processes, the first one writes
+        return
+    models.save(model, weights)
+    size = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    figures = {"parameters": size, "examples": len(training), "history": asdict(history)}
+    _write(log, {"run": run, **figures, **_circumstances()})
+    with suppress(FileNotFoundError):
+        unfinished.unlink()
+    print(f"{weights} and {log}: test accuracy {history.val_accuracy[-1]:.2%} by one sample for each image")
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Prints the scores of a trained network on a test set and adds them to its log."""
+    model, log = models.load(_beside(args.run, "safetensors")), _beside(args.run, "json")
+    content = _read(log) if log.exists() else {}
+    name = args.data or content.get("run", {}).get("data")
+    if name is None:
+        raise ValueError(f"{log} does not say what {args.run} was trained on; name a data set with --data")
+    images, labels = DATA[name]("test").tensors
+    torch.manual_seed(args.seed)
+    probabilities = predict(model, images, n_samples=args.samples)
+    scores = {score.__name__: score(probabilities, labels).item() for score in SCORES}
+    content.setdefault("test", {})[name] = {
+        "samples": args.samples,
+        "seed": args.seed,
+        "images": len(images),
+        **scores,
+    }
+    _write(log, content)
+    for score, value in scores.items():
+        print(f"{score.replace('_', ' '):28} {value:.4f}")
+
+
+def ask(args: argparse.Namespace) -> None:
+    """Prints what a trained network sees in image files, and how sure it is."""
+    model = models.load(_beside(args.run, "safetensors"))
+    x = torch.stack([_image(path, args.invert) for path in args.images])
+    torch.manual_seed(args.seed)
+    probabilities = predict(model, x, n_samples=args.samples)  # [S, B, classes]
+    mean, spread = probabilities.mean(0), probabilities.std(0, correction=0)
+    for path, p, s, entropy in zip(
+        args.images, mean, spread, metrics.predictive_entropy(probabilities), strict=True
+    ):
+        k = int(p.argmax())
+        print(f"{path}: class {k} with probability {p[k]:.3f} ± {s[k]:.3f}, entropy {entropy:.3f} nats")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; gives the exit status."""
+    args = _parser().parse_args(arguments)
+    try:
+        args.command(args)
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command continues after the last whole epoch", file=sys.stderr)
+        return 130
+    except (OSError, ValueError, TypeError, FloatingPointError) as error:
+        print(f"mnf_lite: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one sentence what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; --help says more\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m mnf_lite",
+        description="Train Bayesian neural networks on small images and see how sure they are.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add = {}
+    for name, command, summary in (
+        ("train", train, "train a network; the same command continues an interrupted run"),
+        ("evaluate", evaluate, "score a trained network on a test set"),
+        ("predict", ask, "ask a trained network about image files"),
+    ):
+        add[name] = commands.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
+        add[name].set_defaults(command=command)
+
+    option = add["train"].add_argument
+    option("--model", choices=models.IMAGE_MODELS, required=True, help="which network")
+    option("--data", choices=DATA, default="mnist", help="on which images (default %(default)s)")
+    option(
+        "--out", type=Path, required=True, help="where: OUT.safetensors gets the weights, OUT.json the log"
+    )
+    option("--epochs", type=int, default=3, metavar="N", help="passes over the data (default %(default)s)")
+    option("--batch-size", type=int, default=64, metavar="N", help="images per step (default %(default)s)")
+    option("--lr", type=float, default=1e-3, metavar="R", help="learning rate of Adam (default %(default)s)")
+    option(
+        "--widths",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="feature maps of the two convolutions, then sizes of the dense layers, the last of them 10",
+    )
+    option("--kl-weight", type=float, metavar="W", help="of the KL (default: 1 / images, the evidence bound)")
+    option(
+        "--kl-warmup-epochs",
+        type=float,
+        default=0,
+        metavar="N",
+        help="in which this weight rises from 0 (default %(default)s)",
+    )
+    option(
+        "--seed", type=int, default=0, metavar="N", help="of weights, order and noise (default %(default)s)"
+    )
+    option("--device", type=_device, help="such as cuda (default: the CPU)")
+    for name in ("evaluate", "predict"):
+        option = add[name].add_argument
+        option("run", type=Path, metavar="RUN", help="what --out named in training")
+        option("--samples", type=int, default=100, metavar="N", help="networks drawn (default %(default)s)")
+        option("--seed", type=int, default=0, metavar="N", help="of the draws (default %(default)s)")
+    add["evaluate"].add_argument(
+        "--data", choices=DATA, help="whose test set (default: that of the training)"
+    )
+    option("images", type=Path, nargs="+", metavar="IMAGE", help="PNG or other files, light figures on dark")
+    option("--invert", action="store_true", help="for dark ink on light paper")
+    return parser
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise argparse.ArgumentTypeError(f"{name!r} is not a device of this machine") from error
+
+
+def _image(path: Path, invert: bool) -> Tensor:
+    """An image file as the networks know images: [1, 28, 28] in [0, 1], light on dark."""
+    with Image.open(path) as file:
+        pixels = np.asarray(file.convert("L").resize((models.SIDE, models.SIDE)), dtype=np.float32) / 255
+    return torch.from_numpy(1 - pixels if invert else pixels)[None]
+
+
+def _circumstances() -> dict[str, Any]:
+    """What else the figures depend on."""
+    packages = {name: version(name) for name in ("torch", "numpy")}
+    return {
+        "versions": {"python": platform.python_version(), **packages},
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def _beside(run: Path, end: str) -> Path:
+    """The file of a run that ends in `end`; the run may be named by its weights, too."""
+    return run.with_name(f"{run.name.removesuffix('.safetensors')}.{end}")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not a whole JSON file ({error})") from error
+    return content
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
