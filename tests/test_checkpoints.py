@@ -1,0 +1,97 @@
+"""The trained networks are those that their logs describe, and `make checkpoints` can be interrupted."""
+
+import json
+from hashlib import sha256
+from pathlib import Path
+
+import checkpoints
+import pytest
+from torch.utils.data import TensorDataset
+
+from mnf_lite import data, metrics, models, predict
+
+RUNS = pytest.mark.parametrize("run", checkpoints.RUNS, ids=lambda run: run.name)
+
+
+def log_of(run: checkpoints.Run) -> dict:
+    return json.loads((checkpoints.CHECKPOINTS / f"{run.name}.json").read_text(encoding="utf-8"))
+
+
+@RUNS
+def test_log_belongs_to_weights_and_to_settings(run: checkpoints.Run) -> None:
+    log, weights = log_of(run), checkpoints.CHECKPOINTS / f"{run.name}.safetensors"
+    assert log["weights_sha256"] == sha256(weights.read_bytes()).hexdigest()
+    expected = {"model": run.model, "data": run.data, "seed": run.seed, "epochs": run.epochs, **run.settings}
+    assert {name: log[name] for name in expected} == expected
+    assert len(log["history"]["seconds"]) == run.epochs
+    model = models.load(weights)
+    assert type(model) is models.IMAGE_MODELS[run.model]
+    assert sum(parameter.numel() for parameter in model.parameters()) == log["parameters"]
+
+
+@pytest.mark.parametrize("name", ["lenet-digits", "mnf-lenet-digits"])
+def test_logged_accuracy_is_that_of_the_stored_weights(name: str) -> None:
+    model = models.load(checkpoints.CHECKPOINTS / f"{name}.safetensors")
+    images, labels = data.digits("test").tensors
+    logged = json.loads((checkpoints.CHECKPOINTS / f"{name}.json").read_text(encoding="utf-8"))["test"]
+    accuracy = metrics.accuracy(predict(model, images, n_samples=20), labels).item()
+    assert abs(accuracy - logged["accuracy"]) <= 3 / len(labels)
+
+
+def test_accuracy_on_mnist_is_what_the_book_promises() -> None:
+    logs = {run.model: log_of(run) for run in checkpoints.RUNS if run.data == "mnist"}
+    assert logs["lenet"]["test"]["accuracy"] >= 0.985
+    assert logs["mnf-lenet"]["test"]["accuracy"] >= 0.98
+    assert logs["mnf-lenet"]["test"]["samples"] == 100
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two runs of a minute fraction each, in a folder of their own."""
+
+    def few(split: str) -> TensorDataset:
+        return TensorDataset(*(tensor[:64] for tensor in data.digits(split).tensors))
+
+    runs = [checkpoints.Run("lenet", "few", epochs=2, settings={"batch_size": 32, "progress": False}, seed=0)]
+    runs.append(checkpoints.Run("mnf-lenet", "few", epochs=1, settings={"batch_size": 64, "progress": False}))
+    monkeypatch.setattr(checkpoints, "CHECKPOINTS", tmp_path)
+    monkeypatch.setattr(checkpoints, "DATA", {"few": few})
+    monkeypatch.setattr(checkpoints, "RUNS", runs)
+    monkeypatch.setattr(checkpoints, "SAMPLES", 2)
+    monkeypatch.setattr("sys.argv", ["checkpoints.py"])
+    return tmp_path
+
+
+def test_interrupted_pass_continues_and_ends_with_the_same_weights(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints.main()
+    whole = {path.name: path.read_bytes() for path in small.glob("*.safetensors")}
+    assert sorted(path.name for path in small.iterdir()) == sorted(
+        f"{name}.{ending}" for name in ("lenet-few", "mnf-lenet-few") for ending in ("json", "safetensors")
+    ), "a finished pass leaves weights and logs and nothing else"
+
+    train, trained = checkpoints.train, []
+
+    def interrupted(run: checkpoints.Run) -> None:
+        if run.model == "mnf-lenet" and not trained.count("again"):
+            raise KeyboardInterrupt
+        trained.append(run.name)
+        train(run)
+
+    monkeypatch.setattr(checkpoints, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.main()
+    assert trained == ["lenet-few"]
+    trained.append("again")
+    checkpoints.main()
+    assert trained == ["lenet-few", "again", "mnf-lenet-few"], "a finished run is not trained twice"
+    assert {path.name: path.read_bytes() for path in small.glob("*.safetensors")} == whole
+    assert len(list(small.iterdir())) == 4
+
+
+def test_unknown_run_is_refused_by_name(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["checkpoints.py", "resnet-mnist"])
+    with pytest.raises(SystemExit, match=r"resnet-mnist.*lenet-few, mnf-lenet-few"):
+        checkpoints.main()
+    assert not list(small.iterdir())
