@@ -1,4 +1,4 @@
-"""Normalizing flows and multiplicative normalizing flows, small enough to read beside the book that derives them."""
+"""Normalizing flows and multiplicative normalizing flows, small enough to read beside the book."""
 
 from mnf_lite.prediction import predict
 from mnf_lite.training import fit
