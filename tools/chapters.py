@@ -15,8 +15,10 @@ import os
 import re
 import sys
 import time
+from base64 import b64decode, b64encode
 from collections import Counter
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 
 import jupytext
@@ -24,6 +26,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
@@ -190,6 +193,19 @@ def renumber_widgets(notebook: NotebookNode) -> NotebookNode:
     return nbformat.reads(serial, as_version=4)
 
 
+def shrink_pictures(notebook: NotebookNode) -> None:
+    """Give every figure a palette of 256 colours: the same to the eye, a third of the size."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if png := output.get("data", {}).get("image/png"):
+                small = BytesIO()
+                picture = Image.open(BytesIO(b64decode(png))).convert("RGB")
+                picture.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE).save(
+                    small, format="PNG", optimize=True
+                )
+                output.data["image/png"] = b64encode(small.getvalue()).decode()
+
+
 def check_outputs(text: Path, notebook: NotebookNode) -> None:
     """Refuse outputs that would differ at the next execution."""
     for number, cell in enumerate(notebook.cells, 1):
@@ -211,6 +227,7 @@ def execute(text: Path) -> Path:
     for message in without_stderr(notebook):
         print(f"{name_of(text)}: left out of the notebook, from stderr:\n{message}", file=sys.stderr)
     check_outputs(text, notebook)
+    shrink_pictures(notebook)
     notebook = renumber_widgets(notebook)
     kernel = notebook.metadata.get("kernelspec", {})
     widgets = notebook.metadata.get("widgets")
