@@ -189,7 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     option(
         "--seed", type=int, default=0, metavar="N", help="of weights, order and noise (default %(default)s)"
     )
-    option("--device", type=_device, help="such as cuda (default: the CPU)")
+    option("--device", type=_device, metavar="NAME", help="such as cuda (default: the CPU)")
     for name in ("evaluate", "predict"):
         option = add[name].add_argument
         option("run", type=Path, metavar="RUN", help="what --out named in training")

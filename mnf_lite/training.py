@@ -4,8 +4,8 @@ import atexit
 import math
 import time
 import zlib
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,16 +132,14 @@ def fit(
     if done > epochs:
         raise ValueError(f"{checkpoint} holds {done} epochs already, more than the {epochs} asked for")
 
-    was_training = model.training
     rank, world = _processes()
+    save = save if rank == 0 else None
+    if save and done == 0:
+        save(history)  # the initial weights: even the first epoch can be interrupted
     with (
-        torch.random.fork_rng(range(torch.cuda.device_count())),
+        _aside(model, training=True),
         _bar(epochs * steps, done * steps, visible=progress and rank == 0) as bar,
     ):
-        save = save if rank == 0 else None
-        if save and done == 0:
-            save(history)  # the initial weights: even the first epoch can be interrupted
-        model.train()
         objective: nn.Module = _Objective(model, rank, world)
         if world > 1:
             objective = DistributedDataParallel(objective)
@@ -164,10 +162,23 @@ def fit(
                 torch.manual_seed(_stream(seed, epoch, 1))
                 figures |= _score(model, *held_out)
             history.append(**figures, seconds=time.perf_counter() - began)
+            if not all(parameter.isfinite().all() for parameter in model.parameters()):
+                raise FloatingPointError(f"after epoch {epoch + 1} {_not_finite(model)}")
             if save:
                 save(history)
-    model.train(was_training)
     return history
+
+
+@contextmanager
+def _aside(model: nn.Module, training: bool) -> Iterator[None]:
+    """Within it the model is in the given mode; afterwards mode and random state are what they were."""
+    was_training = model.training
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        try:
+            model.train(training)
+            yield
+        finally:
+            model.train(was_training)
 
 
 class _Objective(nn.Module):
@@ -257,17 +268,20 @@ def _update(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, wh
     """One step of the optimizer; where the loss is not finite none, and the parameters can be inspected."""
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    if loss.isfinite():
-        optimizer.step()
-        return
-    message = f"the loss is {loss.item()} in {where}: "
+    if not loss.isfinite():
+        raise FloatingPointError(f"the loss is {loss.item()} in {where}: {_not_finite(model)}")
+    optimizer.step()
+
+
+def _not_finite(model: nn.Module) -> str:
+    """Names the first parameter, else the first gradient, that is not finite."""
     for name, parameter in model.named_parameters():
         if not parameter.isfinite().all():
-            raise FloatingPointError(f"{message}the parameter {name} is the first that is not finite")
+            return f"the parameter {name} is the first that is not finite"
     for name, parameter in model.named_parameters():
         if parameter.grad is not None and not parameter.grad.isfinite().all():
-            raise FloatingPointError(f"{message}the gradient of {name} is the first that is not finite")
-    raise FloatingPointError(f"{message}but every parameter and gradient is finite")
+            return f"the gradient of {name} is the first that is not finite"
+    return "but every parameter and gradient is finite"
 
 
 def _stream(seed: int, epoch: int, purpose: int) -> int:
@@ -368,10 +382,8 @@ def _tensors(model: nn.Module, dataset: Dataset[Any]) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def _probe(model: nn.Module, x: Tensor) -> Tensor:
     """The output for x, without a trace in the random state or the mode."""
-    was_training = model.training
-    with torch.random.fork_rng(range(torch.cuda.device_count())):
-        output: Tensor = model.eval()(x)
-    model.train(was_training)
+    with _aside(model, training=False):
+        output: Tensor = model(x)
     return output
 
 

@@ -1,0 +1,192 @@
+"""Predict: every sample is one network, whatever the batch, and memory stays bounded."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from torch import nn
+
+from mnf_lite import layers, models, predict
+from mnf_lite.prediction import FEW_INPUTS, INPUTS_AT_A_TIME, WEIGHTS_AT_A_TIME
+
+SMALL = (4, 6, 8, 5)
+RANDOM = [models.MNFLeNet, models.MeanFieldLeNet, models.DropoutLeNet]
+BATCHES = [1, FEW_INPUTS, FEW_INPUTS + 1, INPUTS_AT_A_TIME + 3]
+
+
+def noisy(kind: type[nn.Module]) -> nn.Module:
+    """A model whose posterior is wide enough for samples to differ clearly."""
+    torch.manual_seed(1)
+    model = kind(SMALL)
+    for layer in model.modules():
+        if isinstance(layer, layers.BayesianLayer):
+            nn.init.constant_(layer.weight_log_var, -3.0)
+    return model
+
+
+@pytest.mark.parametrize("kind", [*RANDOM, models.LeNet])
+@pytest.mark.parametrize("batch", BATCHES)
+def test_probabilities_have_shape_samples_batch_classes(kind, batch):
+    p = predict(kind(SMALL), torch.rand(batch, 1, 28, 28), n_samples=7)
+    assert p.shape == (7, batch, 5)
+    assert torch.allclose(p.sum(-1), torch.ones(7, batch))
+    assert not p.requires_grad
+
+
+@pytest.mark.parametrize("kind", RANDOM)
+@pytest.mark.parametrize("batch", BATCHES[1:])
+def test_a_sample_is_one_network_shared_by_the_batch(kind, batch):
+    x = torch.rand(1, 1, 28, 28).expand(batch, -1, -1, -1)  # the same image, again and again
+    p = predict(noisy(kind), x, n_samples=6)
+    assert torch.allclose(p, p[:, :1].expand_as(p), atol=1e-5)
+    assert (p[:, None, 0] - p[None, :, 0]).abs().sum(-1).add(torch.eye(6)).min() > 1e-3  # samples all differ
+
+
+@pytest.mark.parametrize("kind", RANDOM)
+def test_the_same_seed_gives_the_same_networks_whatever_the_batch(kind):
+    model, x = noisy(kind), torch.rand(INPUTS_AT_A_TIME + 30, 1, 28, 28)
+    torch.manual_seed(3)
+    p = predict(model, x, n_samples=20)
+    torch.manual_seed(3)
+    assert torch.equal(predict(model, x, n_samples=20), p)
+    torch.manual_seed(3)
+    assert torch.allclose(predict(model, x[140:143], n_samples=20), p[:, 140:143], atol=1e-5)
+    assert not torch.allclose(predict(model, x, n_samples=20), p, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", RANDOM)
+def test_a_sample_equals_the_plain_network_with_the_drawn_weights(kind):
+    model, plain, x = noisy(kind), models.LeNet(SMALL), torch.rand(3, 1, 28, 28)
+    torch.manual_seed(5)
+    p = predict(model, x, n_samples=4)
+    torch.manual_seed(5)
+    layers.plain(model)
+    weights = {}
+    for name, layer in model.named_modules():
+        if hasattr(layer, "sample_weights"):
+            weights[f"{name}.weight"], weights[f"{name}.bias"] = layer.sample_weights(4)
+    for s in range(4):
+        plain.load_state_dict({name: w[s] for name, w in weights.items()}, strict=False)
+        if kind is models.DropoutLeNet:
+            plain.conv1.load_state_dict(model.conv1.state_dict())
+        assert torch.allclose(plain(x).softmax(-1), p[s], atol=1e-6)
+
+
+def test_samples_agree_with_the_distribution_of_the_training_forward():
+    """A dense network of one layer: local reparametrisation is exact, so both ways have the same moments."""
+    torch.manual_seed(0)
+    model = models.MNFMLP((3, 1))
+    nn.init.constant_(model[0].weight_log_var, -1.0)
+    x = torch.rand(1, 3)
+    by_weights = predict(model, x, n_samples=20_000)[:, 0, 0]
+    by_outputs = model(x.expand(20_000, -1))[:, 0].detach()
+    assert by_weights.mean().item() == pytest.approx(by_outputs.mean().item(), abs=0.05)
+    assert by_weights.var().item() == pytest.approx(by_outputs.var().item(), rel=0.05)
+
+
+def test_a_plain_network_gives_identical_samples_of_its_softmax():
+    model, x = models.LeNet(SMALL), torch.rand(9, 1, 28, 28)
+    p = predict(model, x, n_samples=3)
+    assert torch.allclose(p, model(x).softmax(-1).expand(3, -1, -1), atol=1e-6)
+    p[0] = 0  # samples do not share memory
+    assert p[1].sum() > 0
+
+
+def test_an_ensemble_gives_its_members_in_turn():
+    members, x = [models.LeNet(SMALL) for _ in range(3)], torch.rand(2, 1, 28, 28)
+    for ensemble in (members, nn.ModuleList(members)):
+        p = predict(ensemble, x, n_samples=5)
+        for s in range(5):
+            assert torch.allclose(p[s], members[s % 3](x).softmax(-1), atol=1e-6)
+
+
+def test_an_ensemble_may_be_larger_than_the_number_of_samples():
+    members, x = [models.MNFLeNet(SMALL) for _ in range(3)], torch.rand(2, 1, 28, 28)
+    assert predict(members, x, n_samples=2).sum(-1).allclose(torch.ones(2, 2))
+
+
+def test_regression_gives_draws_of_the_function_not_probabilities():
+    model = models.MNFMLP((1, 8, 2))
+    f = predict(model, torch.linspace(-3, 3, 40)[:, None], n_samples=6)
+    assert f.shape == (6, 40, 2)
+    assert f.min() < 0
+    steps = f.diff(dim=1).abs().max()
+    assert steps < f.std(), "a draw is a continuous function, not a cloud of points"
+
+
+def test_a_layer_alone_is_a_model():
+    assert predict(layers.MNFLinear(3, 2, bias=False), torch.rand(4, 3), n_samples=5).shape == (5, 4, 2)
+
+
+def test_groups_of_samples_join_without_a_gap():
+    model = models.MeanFieldLeNet(SMALL)
+    n = 2 * WEIGHTS_AT_A_TIME // sum(p.numel() for p in layers.plain(model).parameters()) + 1
+    p = predict(model, torch.rand(2, 1, 28, 28), n_samples=n)
+    assert torch.allclose(p.sum(-1), torch.ones(n, 2))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mode_of_the_model_is_left_as_it_was_and_not_used(training):
+    model = nn.Sequential(models.LeNet(SMALL), nn.Dropout(0.9)).train(training)
+    p = predict(model, torch.rand(2, 1, 28, 28), n_samples=2)
+    assert model.training is training
+    assert torch.equal(p[0], p[1])
+
+
+def test_float64_in_gives_float64_out():
+    assert (
+        predict(models.MNFLeNet(SMALL).double(), torch.rand(2, 1, 28, 28).double(), 2).dtype == torch.float64
+    )
+
+
+X = torch.rand(2, 1, 28, 28)
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "n", "error", "message"),
+    [
+        (models.LeNet(SMALL), X, 0, ValueError, "n_samples must be an integer of at least 1, got 0"),
+        (models.LeNet(SMALL), X, 2.0, ValueError, "n_samples"),
+        ([], X, 1, TypeError, "list of at least one"),
+        ([models.LeNet(SMALL), 3], X, 1, TypeError, "list of at least one"),
+        (models.LeNet(SMALL), X.numpy(), 1, TypeError, "torch.float32.*got ndarray"),
+        (models.LeNet(SMALL), X.byte(), 1, TypeError, "got torch.uint8"),
+        (models.LeNet(SMALL), X.double(), 1, TypeError, "got torch.float64"),
+        (models.LeNet(SMALL), X[:0], 1, ValueError, "at least one input"),
+        (models.MNFLeNet(SMALL), X[:, :, :5], 1, ValueError, r"\[B, 1, 28, 28\], got \[2, 1, 5, 28\]"),
+    ],
+)
+def test_predict_says_what_it_expected(model, x, n, error, message):
+    with pytest.raises(error, match=message):
+        predict(model, x, n_samples=n)
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "samples"),
+    [
+        ("models.MNFLeNet((32, 2, 4, 10))", (150, 1, 28, 28), 80),
+        ("models.MNFLeNet((32, 2, 4, 10))", (9, 1, 28, 28), 800),
+        ("layers.MNFLinear(1000, 1000)", (20, 1000), 150),
+    ],
+)
+def test_memory_stays_bounded_whatever_samples_and_inputs(model, inputs, samples):
+    """Beyond model and output under 512 MB, where all at once would take more than 1 GB."""
+    script = f"""
+        import resource, torch
+        from mnf_lite import layers, models, predict
+
+        def peak():
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # MB
+
+        model, x = {model}, torch.rand({inputs})
+        predict(model, x[:1], 1)
+        before = peak()
+        p = predict(model, x, {samples})
+        print(peak() - before - p.nbytes / 2**20)
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True
+    )
+    assert float(run.stdout) < 512
