@@ -87,7 +87,7 @@ class StackedMLP(nn.Module):
         h = x.reshape(-1, x.shape[-1]).expand(n, -1, -1)  # [..., in] -> [n, B, in]
         for k, (weight, bias) in enumerate(self.layers()):
             h = torch.baddbmm(bias, h.relu_() if k else h, weight)  # [n, B, in] -> [n, B, out]
-        return h.view(n, *batch, -1)
+        return h.view(n, *batch, h.shape[-1])
 
 
 class MaskedLinear(nn.Linear):

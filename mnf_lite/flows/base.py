@@ -5,7 +5,6 @@ the log-determinant of the Jacobian of the map it has just applied.
 """
 
 import math
-import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Transform, constraints
 from torch.types import _size
 
+Part = Distribution | Transform
 NO_SHAPE = torch.Size()
 
 
@@ -200,12 +200,13 @@ class NormalizingFlow(nn.Module):
                 f"the base must have the flow's event shape [{flow.dim}], got {list(base.event_shape)} with"
                 f" batch shape {list(base.batch_shape)}: torch.distributions.Independent turns this into that"
             )
-        self._blueprint = Blueprint(base, self, "base")
+        self._blueprint = Blueprint(base, self, "base", {})
 
     @property
     def base(self) -> Distribution:
         """The base distribution, made of the module's present buffers and parameters."""
-        base: Distribution = self._blueprint.build(self)
+        base = self._blueprint.build(self, {})
+        assert isinstance(base, Distribution)
         return base
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -236,35 +237,44 @@ class Blueprint:
         thing: the distribution or transform.
         module: where the tensors are registered.
         path: the start of the names under which they are.
+        known: blueprints made so far, by the id of their thing: a transform and its inverse know each other.
     """
 
-    def __init__(self, thing: Distribution | Transform, module: nn.Module, path: str) -> None:
+    def __init__(self, thing: Part, module: nn.Module, path: str, known: dict[int, "Blueprint"]) -> None:
+        known[id(thing)] = self
         self.kind = type(thing)
-        self.tensors: dict[str, tuple[str, torch.Size]] = {}
-        self.parts: dict[str, Blueprint | list[Blueprint]] = {}
         self.rest: dict[str, Any] = {}
+        self.tensors: dict[str, tuple[str, torch.Size]] = {}
+        self.parts: dict[str, Blueprint] = {}
+        self.lists: dict[str, list[Blueprint]] = {}
+
+        def draw(part: Part, name: str) -> Blueprint:
+            return known[id(part)] if id(part) in known else Blueprint(part, module, name, known)
+
         for key, value in vars(thing).items():
             name = f"{path}_{key.strip('_')}"
             if isinstance(value, Tensor):
                 self.tensors[key] = (register(module, name, value), value.shape)
-            elif isinstance(value, (Distribution, Transform)):
-                self.parts[key] = Blueprint(value, module, name)
-            elif isinstance(value, (list, tuple)) and any(
-                isinstance(v, (Distribution, Transform)) for v in value
-            ):
-                self.parts[key] = [Blueprint(v, module, f"{name}_{i}") for i, v in enumerate(value)]
-            else:  # a transform knows its inverse, made of the old tensors, by a weak reference
-                self.rest[key] = None if isinstance(value, weakref.ref) else value
+            elif isinstance(value, Part):
+                self.parts[key] = draw(value, name)
+            elif isinstance(value, list | tuple) and value and isinstance(value[0], Part):
+                self.lists[key] = [draw(part, f"{name}_{i}") for i, part in enumerate(value)]
+            else:
+                self.rest[key] = value
 
-    def build(self, module: nn.Module) -> Any:
-        """Make the distribution or transform anew from the tensors that ``module`` holds now."""
-        thing = object.__new__(self.kind)
+    def build(self, module: nn.Module, built: dict[int, Part]) -> Part:
+        """Make the thing anew from the tensors that ``module`` holds; ``built`` are the parts made so far."""
+        if id(self) in built:
+            return built[id(self)]
+        thing: Part = object.__new__(self.kind)
+        built[id(self)] = thing
         vars(thing).update(self.rest)
         for key, (name, shape) in self.tensors.items():
             vars(thing)[key] = getattr(module, name).expand(shape)
         for key, part in self.parts.items():
-            built = [p.build(module) for p in part] if isinstance(part, list) else part.build(module)
-            vars(thing)[key] = built
+            vars(thing)[key] = part.build(module, built)
+        for key, parts in self.lists.items():
+            vars(thing)[key] = [part.build(module, built) for part in parts]
         return thing
 
 

@@ -59,12 +59,12 @@ class Planar(Flow):
 def solve_tanh(c: Tensor, k: Tensor) -> Tensor:
     r"""Solve :math:`y + c \tanh y = k` for y, where c > -1.
 
-    The left side is odd, so take :math:`k \ge 0`. On that side it is concave if c > 0 and convex if c < 0:
-    Newton's method, started from the side where the tangent stays between iterate and root, runs to the root
-    without ever passing it. The start is the best of three bounds on the root: from :math:`\tanh y \le 1`,
-    from :math:`\tanh y \le y`, and, if c < 0, from :math:`y - \tanh y \ge y^3/5` up to y = 1, which takes
-    care of c near -1. Machine precision takes at most 7 steps. Two more run under autograd, from the detached
-    root: by the implicit function theorem they give it exact first and second derivatives.
+    The left side is odd, so take :math:`k \ge 0`. There it is concave if c > 0 and convex if c < 0: Newton's
+    method, started on the right side of the root, runs towards it and never passes it. It starts from the
+    best of three bounds on the root: from :math:`\tanh y \le y`, from :math:`\tanh y \le 1` and, for c near
+    -1, from :math:`y - \tanh y \ge y^3/5` up to y = 1, or, for large c, from :math:`1 - \tanh y \ge e^{-2y}`.
+    Then 6 steps reach machine precision. Two more run under autograd, from the detached root: by the implicit
+    function theorem they give it exact first and second derivatives.
 
     Args:
         c: a scalar.
@@ -75,11 +75,12 @@ def solve_tanh(c: Tensor, k: Tensor) -> Tensor:
     """
     with torch.no_grad():
         size = k.abs()
-        slow, fast = size / (1 + c), size - c * torch.tanh(size)
         cubic = (5 * size / c.abs()) ** (1 / 3)
-        convex = torch.minimum(torch.minimum(slow, size - c), torch.where(cubic < 1, cubic, torch.inf))
-        y = torch.where(c < 0, convex, torch.maximum(slow, fast))
-        for _ in range(7):
+        above = torch.minimum(size / (1 + c), size - c).minimum(torch.where(cubic < 1, cubic, torch.inf))
+        late = torch.log(c / (torch.log1p(2 * c) / 2 + (c - size).clamp(min=0))) / 2
+        below = torch.maximum(size / (1 + c), size - c * torch.tanh(size)).maximum(late)
+        y = torch.where(c > 0, below, above)
+        for _ in range(6):
             h = torch.tanh(y)
             y = y - (y + c * h - size) / (1 + c * (1 - h * h))
         y = torch.copysign(y, k)
@@ -97,7 +98,7 @@ class Radial(Flow):
     .. math:: \det\frac{\partial x}{\partial z}
               = (1 + \hat\beta h)^{d-1}\, (1 + \hat\beta h - \hat\beta h^2 r)
 
-    It is invertible with :math:`\hat\beta = -\alpha + \gamma`, where :math:`\gamma = \mathrm{softplus}(\beta)`
+    It is invertible with :math:`\hat\beta = \gamma - \alpha`, where :math:`\gamma = \mathrm{softplus}(\beta)`
     and :math:`\alpha`, the softplus of one more parameter, are floored at 0.001. ``inverse`` takes r from the
     quadratic :math:`r^2 + (\gamma - R)\, r - \alpha R = 0`, where :math:`R = \|x - z_0\|`.
 

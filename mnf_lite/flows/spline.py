@@ -71,7 +71,7 @@ class Spline(nn.Module):
         """Corner, size and end slopes of the bin in which the coordinate ``x [...]`` on the axis lies."""
         bars, slopes = torch.split(raw, [2 * self.bins, self.bins - 1], -1)
         knots = bars.view(*x.shape, 2, self.bins).softmax(-1) @ self.corners  # [..., 2 axes, K + 1]
-        inner_knots = knots.detach()[..., axis, 1:-1].contiguous()
+        inner_knots = knots.detach()[..., axis, 1:-1].clone()
         left = torch.searchsorted(inner_knots, x.detach()[..., None], right=True)  # [..., 1]
         ends = torch.cat((left, left + 1), -1)  # [..., 2]
         lower, upper = knots.gather(-1, ends[..., None, :].expand(*left.shape[:-1], 2, 2)).unbind(-1)
