@@ -28,6 +28,7 @@ def frames(
     alt: Callable[..., str],
     colours: int = 32,
     play: bool = False,
+    start: int = 0,
     live: Values | None = None,
 ) -> VBox:
     """Draw one figure for every combination of values and join them to a slider and menus.
@@ -42,12 +43,13 @@ def frames(
         alt: `alt(*values) -> str`, what a reader who cannot see the frame should know.
         colours: size of each frame's palette, 2 to 256; fewer is smaller.
         play: add a button that runs the slider by itself.
+        start: position, counted from 0, at which the slider stands when the page opens.
         live: finer values of the first choice. With a kernel behind the page a second slider appears at the
             first move and draws them on demand; on a page without one it never appears.
 
     Raises:
-        ValueError: no choice, a slider of fewer than two values, a menu without any, a label twice, an empty
-            alternative text, figures of different sizes.
+        ValueError: no choice, a slider of fewer than two values or that starts beyond them, a menu without
+            any, a label twice, an empty alternative text, figures of different sizes.
         TypeError: `draw` returned something that is not a `Figure`.
 
     Example:
@@ -60,7 +62,11 @@ def frames(
     slider_name, *menu_names = choices
     if len(values[0]) < 2:
         raise ValueError(f"the slider {slider_name!r} needs two values or more; got {list(values[0])}")
-    slider = _slider(slider_name, values[0])
+    if not 0 <= start < len(values[0]):
+        raise ValueError(
+            f"the slider {slider_name!r} has positions 0 to {len(values[0]) - 1}; got start={start}"
+        )
+    slider = _slider(slider_name, values[0], start)
     menus = [
         Dropdown(options=list(labels), description=name, style=LABEL, layout=Layout(width="max-content"))
         for name, labels in zip(menu_names, values[1:], strict=True)
@@ -91,20 +97,22 @@ def frames(
         if not free:
             return HTML(image(*chosen), layout=layout, style=style)
         *inner, labels = free
-        pictures = Stack([stack(inner, value, *chosen) for value in labels.values()], selected_index=0)
-        jslink(([slider, *menus][len(inner)], "index"), (pictures, "selected_index"))
+        control = [slider, *menus][len(inner)]
+        shown = [stack(inner, value, *chosen) for value in labels.values()]
+        pictures = Stack(shown, selected_index=control.index)
+        jslink((control, "index"), (pictures, "selected_index"))
         return pictures
 
     pictures = stack(values)
     controls: list[Widget] = [slider, *menus]
     if play:
-        button = Play(min=0, max=len(values[0]) - 1, interval=700, show_repeat=False)
+        button = Play(value=start, min=0, max=len(values[0]) - 1, interval=700, show_repeat=False)
         jslink((button, "value"), (slider, "index"))
         controls.insert(0, button)
     box = VBox([HBox(controls, layout=Layout(flex_flow="row wrap")), pictures])
     if live is not None:
         finer = _labelled(slider_name, live)
-        fine, picture = _slider(f"any {slider_name}", finer), HTML(layout=layout, style=style)
+        fine, picture = _slider(f"any {slider_name}", finer, 0), HTML(layout=layout, style=style)
 
         def answer(change: dict[str, Any]) -> None:
             on_demand = change["owner"] is fine or (change["owner"] is not slider and picture in box.children)
@@ -131,9 +139,10 @@ def _labelled(name: str, values: Values) -> dict[str, Any]:
     return dict(values)
 
 
-def _slider(name: str, labels: Mapping[str, Any]) -> SelectionSlider:
+def _slider(name: str, labels: Mapping[str, Any], start: int) -> SelectionSlider:
     return SelectionSlider(
         options=list(labels),
+        index=start,
         description=name,
         style=LABEL,
         layout=Layout(width="28em", max_width="100%"),

@@ -147,6 +147,16 @@ def test_play_drives_the_slider():
     assert ("value", controls(box)[0].model_id, "index") in links_of(button)
 
 
+def test_a_figure_opens_where_start_says():
+    box = widgets.frames(draw, {"angle": ANGLES, "digit": [6, 9]}, alt=describe, play=True, start=2)
+    button, slider, _ = box.children[0].children
+    assert (button.value, slider.value) == (2, "40°")
+    assert alt_text(shown(box.children[-1])) == describe(40, 6)
+    for start in (-1, 3):
+        with pytest.raises(ValueError, match=rf"positions 0 to 2; got start={start}"):
+            widgets.frames(draw, {"angle": ANGLES}, alt=describe, start=start)
+
+
 def test_a_frame_is_a_palette_picture_without_metadata_and_scales_with_the_page():
     frame = shown(widgets.frames(draw, {"angle": ANGLES}, alt=describe, colours=16).children[-1])
     image = picture(frame)
