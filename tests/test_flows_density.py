@@ -125,7 +125,7 @@ class TestTrainedBase:
     def test_a_shared_parameter_is_registered_once(self):
         both = nn.Parameter(torch.ones(2))
         model = NormalizingFlow(AffineConstant(2), D.Independent(D.Normal(both, both), 1))
-        assert [name for name, _ in model.named_parameters()] == ["base_base_dist_loc", "flow.s", "flow.t"]
+        assert set(model.state_dict()) == {"base_base_dist_loc", "flow.s", "flow.t"}
 
     @pytest.mark.parametrize("make_tensor", [lambda p: p.exp(), lambda p: torch.ones(2, requires_grad=True)])
     def test_a_tensor_computed_from_parameters_is_refused(self, make_tensor):
