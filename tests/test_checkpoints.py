@@ -45,6 +45,12 @@ def test_accuracy_on_mnist_is_what_the_book_promises() -> None:
     assert logs["mnf-lenet"]["test"]["samples"] == 100
 
 
+def test_readme_shows_what_was_measured() -> None:
+    text = checkpoints.README.read_text(encoding="utf-8")
+    results = json.loads((checkpoints.RESULTS / "rotating_nine.json").read_text(encoding="utf-8"))
+    assert checkpoints.with_results(text, results) == text, "README.md is out of date: run make checkpoints"
+
+
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two runs of a minute fraction each, in a folder of their own."""

@@ -38,6 +38,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINTS = ROOT / "book" / "checkpoints"
 RESULTS = ROOT / "book" / "results"
 PICTURES = ROOT / "book" / "_static"
+README = ROOT / "README.md"
+MARKS = ("<!-- results, written by make checkpoints -->", "<!-- end of results -->")
 DATA: dict[str, Callable[[str], TensorDataset]] = {"mnist": data.mnist, "digits": data.digits}
 PACKAGES = ("torch", "numpy")
 SAMPLES = 100  # predictions of every test image
@@ -156,6 +158,27 @@ def rotate_nine() -> None:
         figure = plots.rotation(p[:, shown].transpose(0, 1), turned[shown], list(ANGLES), true_label=9)
         write_picture(PICTURES / f"rotating_nine_{name.replace('-', '_')}.png", figure)
     write_json(RESULTS / "rotating_nine.json", results | circumstances())
+    text = README.read_text(encoding="utf-8")
+    with replacing(README) as half:
+        half.write_text(with_results(text, results), encoding="utf-8")
+
+
+def with_results(text: str, results: dict[str, Any]) -> str:
+    """The README's text with the table of ``rotating_nine.json`` between its two marks."""
+    ninety = results["angles"].index(90)
+    rows = [
+        ("trainable parameters", lambda r: f"{r['parameters']:,}"),
+        ("test accuracy on MNIST, 3 epochs, 100 samples", lambda r: f"{r['test_accuracy']:.2%}"),
+        ("test negative log-likelihood, nats", lambda r: f"{r['test_nll']:.3f}"),
+        ("entropy of the answer at 90°, nats", lambda r: f"{r['entropy'][ninety]:.2f}"),
+        ("most entropy at any of the angles, nats", lambda r: f"{max(r['entropy']):.2f}"),
+    ]
+    table = ["| | LeNet | MNF-LeNet |", "|---|---:|---:|"]
+    table += [
+        f"| {name} | " + " | ".join(show(results[model]) for model in TURNING) + " |" for name, show in rows
+    ]
+    head, rest = text.split(MARKS[0])
+    return "\n".join([head + MARKS[0], *table, MARKS[1] + rest.split(MARKS[1])[1]])
 
 
 def write_picture(path: Path, figure: plt.Figure) -> None:
