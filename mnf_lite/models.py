@@ -44,13 +44,22 @@ class _LeNet(nn.Module):
         if not x.is_floating_point():
             raise TypeError(f"images must be floating point in [0, 1], got {x.dtype}")
         # The pool before the ReLU: the same numbers (both are monotone), a quarter of the work.
-        h = F.relu(F.max_pool2d(self.conv1(x), 2))  # [B, 1, 28, 28] -> [B, C1, 12, 12]
-        h = F.relu(F.max_pool2d(self.conv2(h), 2))  # -> [B, C2, 4, 4]
+        h = F.relu(_max_pool(self.conv1(x)))  # [B, 1, 28, 28] -> [B, C1, 12, 12]
+        h = F.relu(_max_pool(self.conv2(h)))  # -> [B, C2, 4, 4]
         h = h.flatten(1)  # -> [B, 16 C2]
         for layer in self.dense[:-1]:
             h = F.relu(layer(h))
         logits: Tensor = self.dense[-1](h)
         return logits
+
+
+def _max_pool(x: Tensor) -> Tensor:
+    """Maxima over squares of 2x2 pixels."""
+    if torch.is_grad_enabled():
+        return F.max_pool2d(x, 2)
+    # Ten times as fast on a CPU, but only without a gradient: half of a prediction was spent in max_pool2d.
+    x = torch.maximum(x[..., ::2, :], x[..., 1::2, :])
+    return torch.maximum(x[..., ::2], x[..., 1::2])
 
 
 class LeNet(_LeNet):

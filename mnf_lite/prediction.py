@@ -11,8 +11,8 @@ from mnf_lite.layers import plain
 from mnf_lite.models import is_regression
 
 # Sizes found by timing; larger ones leave the caches, smaller ones pay for the calls.
-WEIGHTS_AT_A_TIME = 1_000_000
-INPUTS_AT_A_TIME = 128
+WEIGHTS_AT_A_TIME = 2_000_000
+INPUTS_AT_A_TIME = 256
 FEW_INPUTS = 16  # up to here all samples of a group go through the network together
 
 

@@ -55,6 +55,13 @@ def test_lenet_says_what_images_it_expected(kind, x, error, message):
         kind(SMALL)(x)
 
 
+def test_pooling_is_the_same_with_and_without_gradients():
+    model, x = models.LeNet(SMALL), torch.randn(3, 1, 28, 28)
+    with torch.no_grad():
+        quick = model(x)
+    assert torch.equal(quick, model(x))
+
+
 @pytest.mark.parametrize("widths", [(2, 3), (2, 0, 4, 5), (2, 3, 4.0, 5)])
 def test_lenet_refuses_widths_that_make_no_network(widths):
     with pytest.raises(ValueError, match="widths must be at least three positive integers"):
