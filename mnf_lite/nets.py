@@ -46,8 +46,8 @@ class StackedMLP(nn.Module):
     r"""``n`` multilayer perceptrons of one shape that read the same input and run as one batched product.
 
     Each is an :class:`MLP` with ReLUs. Their parameters are one tensor ``theta [n, P]``, every layer's
-    weights ``[in, out]`` followed by its biases: in networks as small as those of a flow, to call a product
-    or to visit a parameter takes longer than to compute with it.
+    weights ``[in, out]`` (the last one's ``[out, in]``) followed by its biases: in networks as small as those
+    of a flow, to call a product or to visit a parameter takes longer than to compute with it.
 
     Args:
         n: number of networks.
@@ -64,6 +64,8 @@ class StackedMLP(nn.Module):
         super().__init__()
         sizes = list(pairwise((in_features, *hidden, out_features))) if in_features else []
         self.shapes = [shape for i, o in sizes for shape in ((n, i, o), (n, 1, o))]
+        if sizes:  # a product with few columns is faster so
+            self.shapes[-2] = (n, out_features, sizes[-1][0])
         self.lengths = [rows * columns for _, rows, columns in self.shapes]
         # As nn.Linear draws them: weights and biases uniform within 1 / sqrt(fan_in).
         layers = [torch.empty(n, (i + 1) * o).uniform_(-(i**-0.5), i**-0.5) for i, o in sizes]
@@ -76,8 +78,8 @@ class StackedMLP(nn.Module):
     def unpack(self, theta: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Views of a tensor laid out like ``theta``, by layer."""
         pieces = torch.split(theta, self.lengths, 1)
-        tensors = [piece.view(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
-        return list(zip(tensors[::2], tensors[1::2], strict=True))
+        *tensors, weight, bias = [p.view(shape) for p, shape in zip(pieces, self.shapes, strict=True)]
+        return list(zip([*tensors[::2], weight.mT], [*tensors[1::2], bias], strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., in_features] -> [n, ..., out_features]``."""

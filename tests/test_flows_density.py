@@ -27,6 +27,11 @@ def independent(dim: int = 2) -> D.Distribution:
     return D.Independent(D.Normal(torch.zeros(dim), torch.ones(dim)), 1)
 
 
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
 BASES = {
     "Independent": independent,
     "Laplace": lambda: D.Independent(D.Laplace(torch.zeros(2), 2 * torch.ones(2)), 1),

@@ -10,6 +10,11 @@ from mnf_lite.nets import MADE, MLP, MaskedLinear, StackedMLP
 HIDDEN = [(), (1,), (3, 2), (24, 24, 24)]
 
 
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
 class TestMLP:
     @pytest.mark.parametrize("hidden", HIDDEN, ids=str)
     def test_a_nonlinearity_follows_every_hidden_layer_and_no_other(self, hidden):

@@ -81,7 +81,7 @@ class AffineCoupling(Coupling):
     .. math:: x_1 = z_1, \qquad x_2 = e^{s(z_1)} z_2 + t(z_1), \qquad
               \log\Bigl|\det\frac{\partial x}{\partial z}\Bigr| = \sum_i s_i(z_1)
 
-    One network gives t and one gives the raw log-scale, which :func:`soft_bound` keeps within ±5: whatever
+    One network gives t and one gives the raw log-scale, which :func:`soft_bound` keeps within ±7: whatever
     the networks answer far from the data, both directions stay finite.
 
     Args:
@@ -89,25 +89,35 @@ class AffineCoupling(Coupling):
             one coordinate is scaled and shifted by learned constants.
         parity: 0 moves the second half, 1 the first.
         hidden: sizes of the hidden layers of the networks s and t, each followed by a ReLU.
+        shared: whether one network gives both s and t; two give more freedom for twice the work.
 
     Source:
         Dinh et al. (2017), section 3.2.
     """
 
-    def __init__(self, dim: int, parity: int = 0, hidden: Sequence[int] = (24, 24, 24)) -> None:
-        super().__init__(dim, parity, hidden, nets=2)
+    def __init__(
+        self, dim: int, parity: int = 0, hidden: Sequence[int] = (24, 24, 24), *, shared: bool = False
+    ) -> None:
+        super().__init__(dim, parity, hidden, *((1, 2) if shared else (2, 1)))
+        self.shared = shared
+
+    def conditioner(self, kept: Tensor) -> tuple[Tensor, Tensor]:
+        """Raw log-scale and shift of the coordinates that move, ``[..., moved]`` each."""
+        outputs: Tensor = self.net(kept)
+        s, t = outputs[0].chunk(2, -1) if self.shared else outputs
+        return s, t
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """``x_2 = e^s z_2 + t``."""
         kept, moving = self.split(z)
-        s, t = self.net(kept)
+        s, t = self.conditioner(kept)
         s = soft_bound(s)
         return self.join(kept, torch.addcmul(t, moving, torch.exp(s))), s.sum(-1)
 
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``z_2 = (x_2 - t) e^-s``."""
         kept, moved = self.split(x)
-        s, t = self.net(kept)
+        s, t = self.conditioner(kept)
         minus_s = soft_bound(s, -1)
         return self.join(kept, (moved - t) * torch.exp(minus_s)), minus_s.sum(-1)
 
