@@ -462,6 +462,7 @@ rings = _NoisyCurves((-3.2, 3.2, -3.2, 3.2), 0.04, _three_rings, noise=0.08, nod
 spirals = _NoisyCurves((-3.2, 3.2, -3.2, 3.2), 0.04, _two_spirals, noise=0.08, nodes=384)
 pinwheel = _Pinwheel((-4.5, 4.5, -4.5, 4.5), 0.02, arms=5, mean=1.4, spread=(0.4, 0.12), swirl=0.9)
 checkerboard = _Checkerboard((-2.0, 2.0, -2.0, 2.0), 0.05)
+# these grids have a line at |x_1| = 4, where the second derivative jumps
 energy1 = Energy2D((-6.5, 6.5, -6.5, 6.5), 0.05, _u1)
 energy2 = Energy2D((-7.5, 7.5, -5.0, 5.0), 0.05, _u2)
 energy3 = Energy2D((-7.5, 7.5, -7.5, 5.0), 0.05, _u3)

@@ -305,7 +305,7 @@ def test_samples_are_float32_and_follow_the_seed(name: str) -> None:
 def test_density_integrates_to_1(name: str) -> None:
     density = getattr(data, name)
     left, right, bottom, top = density.box
-    steps = 300  # a grid of our own, off the one of the entropy
+    steps = 240  # a grid of our own; it too has a line at x_1 = 4, where the energies begin to rise
     across, up = (
         torch.linspace(a, b, steps + 1, dtype=torch.float64)[:-1] + (b - a) / steps / 2
         for a, b in ((left, right), (bottom, top))
@@ -317,7 +317,7 @@ def test_density_integrates_to_1(name: str) -> None:
 @pytest.mark.parametrize("name", SMOOTH)
 def test_mean_negative_log_likelihood_of_samples_approaches_the_entropy(name: str) -> None:
     density = getattr(data, name)
-    nll = -density.log_prob(density(40_000, seed=3).double())
+    nll = -density.log_prob(density(20_000, seed=3).double())
     error = nll.std() / len(nll) ** 0.5
     assert abs(nll.mean() - density.entropy()) < 4 * error
     assert error < 0.01, "the test could not see much"
@@ -329,7 +329,7 @@ def test_samples_fall_into_cells_as_often_as_the_density_says(name: str) -> None
     left, right, bottom, top = density.box
     edges = [torch.linspace(a, b, 9, dtype=torch.float64) for a, b in ((left, right), (bottom, top))]
     counts = torch.histogramdd(density(n, seed=5).double(), edges).hist
-    fine = 40  # points of the midpoint rule along a side of a cell
+    fine = 24  # points of the midpoint rule along a side of a cell
     across, up = (
         torch.linspace(a, b, 8 * fine + 1, dtype=torch.float64)[:-1] + (b - a) / fine / 16
         for a, b in ((left, right), (bottom, top))
@@ -344,7 +344,7 @@ def test_samples_fall_into_cells_as_often_as_the_density_says(name: str) -> None
 @pytest.mark.parametrize("name", SMOOTH)
 def test_a_wrong_density_fails_the_entropy_test(name: str) -> None:
     density = getattr(data, name)
-    nll = -density.log_prob(1.1 * density(40_000, seed=3).double())
+    nll = -density.log_prob(1.1 * density(20_000, seed=3).double())
     assert abs(nll.mean() - density.entropy()) > 4 * nll.std() / len(nll) ** 0.5
 
 
