@@ -1,8 +1,11 @@
 """Flows beside zuko, nflows, normflows and torch-mnf, at equal architecture and equal parameter count."""
 
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 
 import nflows.distributions
 import nflows.flows
@@ -35,7 +38,7 @@ def mlp(features: int, out: int) -> nn.Sequential:
 
 
 class Conditioner(nn.Module):
-    """Conditioner of a coupling as the libraries call it, made of ``nets`` networks as in mnf_lite.
+    """Conditioner of a coupling as the libraries call it, made of one network or of two.
 
     The outputs of two networks stand one behind the other, or (``interleave``) in turns.
     """
@@ -58,17 +61,16 @@ def halves(dim: int, parity: int) -> Tensor:
 
 def ours(kind: str, dim: int) -> Contender:
     """The flow in mnf_lite."""
-    options: dict[str, object] = {"hidden": HIDDEN}
-    if kind.startswith("spline"):
-        options |= {"bins": BINS, "bound": BOUND}
-    flow_type = {
-        "coupling": flows.AffineCoupling,
-        "MAF": flows.MAF,
-        "spline coupling": flows.SplineCoupling,
-        "spline autoregressive": flows.SplineAutoregressive,
+    spline = {"bins": BINS, "bound": BOUND}
+    flow_type, options = {
+        "coupling": (flows.AffineCoupling, {"shared": True}),
+        "coupling, two networks": (flows.AffineCoupling, {}),
+        "MAF": (flows.MAF, {}),
+        "spline coupling": (flows.SplineCoupling, spline),
+        "spline autoregressive": (flows.SplineAutoregressive, spline),
     }[kind]
-    chain = flows.Compose([flow_type(dim, parity=k % 2, **options) for k in range(LAYERS)])
-    model = flows.NormalizingFlow(chain)
+    chain = [flow_type(dim, parity=k % 2, hidden=HIDDEN, **options) for k in range(LAYERS)]
+    model = flows.NormalizingFlow(flows.Compose(chain))
     return Contender(model, model.log_prob, lambda n: model.sample((n,)))
 
 
@@ -86,7 +88,7 @@ def in_zuko(kind: str, dim: int) -> Contender:
             coupling = zuko.flows.coupling.GeneralCouplingTransform(
                 dim, mask=~halves(dim, k % 2), hidden_features=HIDDEN, **affine
             )
-            if kind == "coupling":
+            if kind == "coupling, two networks":
                 coupling.hyper = Conditioner(dim // 2, dim, nets=2, interleave=True)
             return coupling
         order = torch.arange(dim) if k % 2 == 0 else torch.arange(dim).flip(0)
@@ -108,8 +110,9 @@ def in_nflows(kind: str, dim: int) -> Contender:
 
     def layer(k: int) -> nn.Module:
         mask = halves(dim, k % 2).int()
-        if kind == "coupling":
-            return nt.AffineCouplingTransform(mask, lambda features, out: Conditioner(features, out, nets=2))
+        if kind.startswith("coupling"):
+            nets = 2 if "two" in kind else 1
+            return nt.AffineCouplingTransform(mask, lambda features, out: Conditioner(features, out, nets))
         if kind == "MAF":
             return nt.MaskedAffineAutoregressiveTransform(dim, **made)
         if kind == "spline coupling":
@@ -142,8 +145,8 @@ def in_normflows(kind: str, dim: int) -> Contender:
             return self.flow(x)
 
     def layer(k: int) -> nf.flows.Flow:
-        if kind == "coupling":
-            net = Conditioner(dim // 2, dim, nets=2, interleave=True)
+        if kind.startswith("coupling"):
+            net = Conditioner(dim // 2, dim, nets=2, interleave=True) if "two" in kind else mlp(dim // 2, dim)
             return nf.flows.AffineCouplingBlock(net, split_mode="channel" if k % 2 == 0 else "channel_inv")
         if kind == "MAF":
             return Direction(nf.flows.MaskedAffineAutoregressive(dim, **made))
@@ -162,8 +165,11 @@ def in_normflows(kind: str, dim: int) -> Contender:
 
 
 LIBRARIES = {"mnf_lite": ours, "zuko": in_zuko, "nflows": in_nflows, "normflows": in_normflows}
-KINDS = ("coupling", "MAF", "spline coupling", "spline autoregressive")
+KINDS = ("coupling", "coupling, two networks", "MAF", "spline coupling", "spline autoregressive")
 DIMS = (2, 16, 64)
+# At most so much of the time of the fastest other library.
+TARGETS = {"training step": 0.9, "log_prob": 0.9, "sampling": 1.0}
+BATCH, POINTS = 128, 4096
 
 
 def contenders(kind: str, dim: int) -> dict[str, Contender]:
@@ -175,47 +181,47 @@ def contenders(kind: str, dim: int) -> dict[str, Contender]:
     return made
 
 
-def against_libraries(budget: float, points: int = 4096, batch: int = 128) -> Iterator[tuple[str, Row]]:
-    """Training step, log_prob and sampling of every kind of flow at every dimension."""
-    for kind in KINDS:
-        for dim in DIMS:
-            torch.manual_seed(0)
-            x, few = torch.randn(points, dim), torch.randn(batch, dim)
-            made = contenders(kind, dim)
-            counts = {name: parameters(c.model) for name, c in made.items()}
-            label = f"{kind}, D = {dim}"
-
-            steps = {
-                name: training_step(c.model, lambda c=c, few=few: -c.log_prob(few).mean())
-                for name, c in made.items()
-            }
-            yield f"training step, batch {batch}", Row(label, in_turns(steps, budget), counts)
-            with torch.no_grad():
-                score = {name: (lambda c=c, x=x: c.log_prob(x)) for name, c in made.items()}
-                yield f"log_prob of {points} points", Row(label, in_turns(score, budget), counts)
-                draw = {name: (lambda c=c: c.sample(points)) for name, c in made.items()}
-                yield f"sampling of {points} points", Row(label, in_turns(draw, budget), counts)
+def against_libraries(task: str, kinds: Sequence[str], dims: Sequence[int], budget: float) -> Iterator[Row]:
+    """One of the ``TARGETS`` for every kind of flow at every dimension."""
+    for kind, dim in product(kinds, dims):
+        torch.manual_seed(0)
+        made, label = contenders(kind, dim), f"{kind}, D = {dim}"
+        x, few, points = torch.randn(POINTS, dim), torch.randn(BATCH, dim), POINTS
+        if task == "sampling" and kind == "spline autoregressive" and dim > 2:
+            points = 8192 // dim  # D passes take the other libraries a minute for 4,096 points at D = 64
+            label += f", {points} points"
+        runs: dict[str, Callable[[], object]] = {}
+        for name, c in made.items():
+            runs[name] = {
+                "training step": training_step(c.model, lambda c=c, few=few: -c.log_prob(few).mean()),
+                "log_prob": lambda c=c, x=x: c.log_prob(x),
+                "sampling": lambda c=c, points=points: c.sample(points),
+            }[task]
+        with torch.set_grad_enabled(task == "training step"):
+            yield Row(label, in_turns(runs, budget))
 
 
-def training_memory(dim: int = 64, points: int = 4096) -> Iterator[str]:
+def training_memory(kinds: Sequence[str], dim: int = 64) -> Iterator[str]:
     """A line for every kind of flow: peak memory of each library, each in a process of its own."""
-    for kind in KINDS:
-        peaks = {
-            name: peak_megabytes(
-                "import torch\nfrom benchmarks.flows import LIBRARIES\n"
-                f"c = LIBRARIES[{name!r}]({kind!r}, {dim})\n"
-                f"x = torch.randn({points}, {dim})\nc.log_prob(x[:8]).mean().backward()",
-                "c.log_prob(x).mean().backward()",
-            )
-            for name in LIBRARIES
-        }
-        yield f"- {kind}: " + ", ".join(f"{name} {peak:.0f}" for name, peak in peaks.items())
+
+    def peak(kind: str, name: str) -> float:
+        return peak_megabytes(
+            "import torch\nfrom benchmarks.flows import LIBRARIES\n"
+            f"c = LIBRARIES[{name!r}]({kind!r}, {dim})\n"
+            f"x = torch.randn({POINTS}, {dim})\nc.log_prob(x[:8]).mean().backward()",
+            "c.log_prob(x).mean().backward()",
+        )
+
+    for kind in kinds:
+        with ThreadPoolExecutor() as pool:
+            peaks = pool.map(partial(peak, kind), LIBRARIES)
+        yield f"- {kind}: " + ", ".join(f"{n} {mb:.0f}" for n, mb in zip(LIBRARIES, peaks, strict=True))
 
 
-def sampling_in_passes(budget: float, dim: int = 64, points: int = 4096) -> Row:
+def sampling_in_passes(budget: float, dim: int = 64) -> Row:
     """Sampling from one MAF against one pass of its own network times the dimension."""
     flow = flows.MAF(dim, hidden=HIDDEN)
-    z = torch.randn(points, dim)
+    z = torch.randn(POINTS, dim)
     with torch.no_grad():
         seconds = in_turns({"mnf_lite": lambda: flow(z), "D passes": lambda: flow.net(z)}, budget)
     return Row(f"sampling from MAF, D = {dim}", seconds | {"D passes": seconds["D passes"] * dim})
@@ -239,7 +245,7 @@ def two_moons_models() -> dict[str, flows.Compose]:
     }
 
 
-def against_torch_mnf(budget: float, batch: int = 128) -> Iterator[Row]:
+def against_torch_mnf(budget: float) -> Iterator[Row]:
     """Training step of the two-moons models, where a checkout of torch-mnf can be imported (PYTHONPATH)."""
     if importlib.util.find_spec("torch_mnf") is None:
         return
@@ -254,7 +260,7 @@ def against_torch_mnf(budget: float, batch: int = 128) -> Iterator[Row]:
         splines(lambda: tf.NSF_AR(dim=2, K=8, B=3, n_h=16)),
         splines(lambda: tf.NSF_CL(dim=2, K=8, B=3, n_h=16)),
     ]
-    x = torch.randn(batch, 2)
+    x = torch.randn(BATCH, 2)
     for (name, flow), their_flows in zip(two_moons_models().items(), theirs, strict=True):
         model = flows.NormalizingFlow(flow)
         base = torch.distributions.MultivariateNormal(torch.zeros(2), torch.eye(2))
@@ -268,5 +274,4 @@ def against_torch_mnf(budget: float, batch: int = 128) -> Iterator[Row]:
             "mnf_lite": training_step(model, lambda model=model: -model.log_prob(x).mean()),
             "torch-mnf": training_step(their_model, their_loss),
         }
-        counts = {"mnf_lite": parameters(model), "torch-mnf": parameters(their_model)}
-        yield Row(name, in_turns(steps, budget), counts)
+        yield Row(name, in_turns(steps, budget))

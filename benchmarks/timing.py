@@ -5,8 +5,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 
@@ -17,7 +17,6 @@ class Row:
 
     task: str
     seconds: dict[str, float]
-    parameters: dict[str, int] = field(default_factory=dict)
 
     def ratio(self, to: str) -> float:
         """Time of mnf_lite over the time of ``to``."""
@@ -38,19 +37,29 @@ def count_cpu_time() -> None:
     clock = time.thread_time
 
 
+def keep_freed_memory() -> None:
+    """Have glibc keep freed memory in the process, for every contender alike.
+
+    By itself it returns freed blocks to the system once they exceed twice the largest so far; the next call
+    then waits for fresh pages. That strikes whichever contender has the largest blocks, and can double its
+    time. To free one block of 30 MB raises the threshold for all.
+    """
+    torch.empty(30 * 2**20, dtype=torch.uint8)
+
+
 def in_turns(contenders: Mapping[str, Callable[[], object]], budget: float) -> dict[str, float]:
     """Median seconds of each contender, called in turns until ``budget`` seconds are spent on all of them.
 
-    Whatever else the machine does in between strikes all contenders alike, so ratios hold.
+    Each is called once to warm up and then at least three times. Whatever else the machine does in between
+    strikes all contenders alike, so ratios hold.
     """
     for run in contenders.values():
-        run()
         run()
     spent: dict[str, list[float]] = {name: [] for name in contenders}
     gc.collect()
     gc.disable()
     end = clock() + budget
-    while clock() < end or min(map(len, spent.values())) < 5:
+    while clock() < end or min(map(len, spent.values())) < 3:
         for name, run in contenders.items():
             start = clock()
             run()
@@ -77,24 +86,39 @@ def parameters(model: torch.nn.Module) -> int:
 
 
 def peak_megabytes(setup: str, run: str) -> float:
-    """By how many megabytes ``run`` raises the peak memory of a fresh process in which ``setup`` has run.
+    """By how many megabytes memory grows at the peak of ``run``, in a fresh process where ``setup`` has run.
 
-    Both are Python source; a process of its own, since a peak never goes down again.
+    Both are Python source. The peak is Linux's ``VmHWM``, reset after the setup: getrusage would report that
+    of the parent, too, if it is higher.
     """
-    measure = "import resource\npeak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
-    program = f"{measure}{setup}\nbefore = peak()\n{run}\nprint(peak() - before)"
+    program = f"""
+from pathlib import Path
+def peak():
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+{setup}
+Path("/proc/self/clear_refs").write_text("5")
+before = peak()
+{run}
+print(peak() - before)"""
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
 
 
-def table(title: str, rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table: milliseconds, then the time of mnf_lite over each other time."""
-    names = list(dict.fromkeys(name for row in rows for name in row.seconds))
-    others = [name for name in names if name != "mnf_lite"]
-    head = ["task", *(f"{name} ms" for name in names), *(f"/ {name}" for name in others)]
-    lines = [f"\n### {title}\n", "| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+def table(title: str, rows: Iterable[Row]) -> Iterator[str]:
+    """Lines of a Markdown table, each as soon as its row is measured: milliseconds, then ratios to others.
+
+    A row of other contenders than the row before starts with a new head.
+    """
+    yield f"\n### {title}\n"
+    head: list[str] = []
     for row in rows:
-        times = [f"{1e3 * row.seconds[name]:.3g}" if name in row.seconds else "" for name in names]
-        ratios = [f"{row.ratio(name):.2f}" if name in row.seconds else "" for name in others]
-        lines.append("| " + " | ".join([row.task, *times, *ratios]) + " |")
-    return "\n".join(lines)
+        others = [name for name in row.seconds if name != "mnf_lite"]
+        names = ["task", *(f"{name} ms" for name in row.seconds), *(f"/ {name}" for name in others)]
+        if names != head:
+            yield from [""] * bool(head)
+            yield "| " + " | ".join(names) + " |"
+            yield "|---" + "|---:" * (len(names) - 1) + "|"
+            head = names
+        times = [f"{1e3 * seconds:.3g}" for seconds in row.seconds.values()]
+        yield "| " + " | ".join([row.task, *times, *(f"{row.ratio(name):.2f}" for name in others)]) + " |"
