@@ -47,7 +47,8 @@ class StackedMLP(nn.Module):
 
     Each is an :class:`MLP` with ReLUs. Their parameters are one tensor ``theta [n, P]``, every layer's
     weights ``[in, out]`` (the last one's ``[out, in]``) followed by its biases: in networks as small as those
-    of a flow, to call a product or to visit a parameter takes longer than to compute with it.
+    of a flow, to call a product or to visit a parameter takes longer than to compute with it. One network
+    alone goes through plain products, faster than a batch of one.
 
     Args:
         n: number of networks.
@@ -62,34 +63,42 @@ class StackedMLP(nn.Module):
 
     def __init__(self, n: int, in_features: int, hidden: Sequence[int], out_features: int) -> None:
         super().__init__()
+        self.n = n
+        stack = (n,) if n > 1 else ()
         sizes = list(pairwise((in_features, *hidden, out_features))) if in_features else []
-        self.shapes = [shape for i, o in sizes for shape in ((n, i, o), (n, 1, o))]
+        self.shapes = [(*stack, i, o) for i, o in sizes]
         if sizes:  # a product with few columns is faster so
-            self.shapes[-2] = (n, out_features, sizes[-1][0])
-        self.lengths = [rows * columns for _, rows, columns in self.shapes]
+            self.shapes[-1] = (*stack, out_features, sizes[-1][0])
+        self.lengths = [length for i, o in sizes for length in (i * o, o)]
         # As nn.Linear draws them: weights and biases uniform within 1 / sqrt(fan_in).
         layers = [torch.empty(n, (i + 1) * o).uniform_(-(i**-0.5), i**-0.5) for i, o in sizes]
         self.theta = nn.Parameter(torch.cat(layers, 1) if layers else torch.zeros(n, out_features))
 
     def layers(self) -> list[tuple[Tensor, Tensor]]:
-        """Weights ``[n, in, out]`` and biases ``[n, 1, out]`` of every layer."""
+        """Weights ``[n, in, out]`` and biases ``[n, 1, out]`` of every layer; of one network, without n."""
         return self.unpack(self.theta)
 
     def unpack(self, theta: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Views of a tensor laid out like ``theta``, by layer."""
-        pieces = torch.split(theta, self.lengths, 1)
-        *tensors, weight, bias = [p.view(shape) for p, shape in zip(pieces, self.shapes, strict=True)]
-        return list(zip([*tensors[::2], weight.mT], [*tensors[1::2], bias], strict=True))
+        pieces = torch.split(theta[:, None] if self.n > 1 else theta, self.lengths, -1)
+        *weights, last = [p.view(shape) for p, shape in zip(pieces[::2], self.shapes, strict=True)]
+        return list(zip([*weights, last.mT], pieces[1::2], strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., in_features] -> [n, ..., out_features]``."""
-        n, batch = len(self.theta), x.shape[:-1]
+        y = self.flat(x)
+        return y.view(self.n, *x.shape[:-1], y.shape[-1])
+
+    def flat(self, x: Tensor) -> Tensor:
+        """``[..., in_features] -> [n, B, out_features]``, of one network without n."""
         if not self.shapes:
-            return self.theta.view(n, *(1 for _ in batch), -1).expand(-1, *batch, -1)
-        h = x.reshape(-1, x.shape[-1]).expand(n, -1, -1)  # [..., in] -> [n, B, in]
+            y = self.theta[:, None] if self.n > 1 else self.theta
+            return y.expand(*y.shape[:-2], x.shape[:-1].numel(), -1)
+        h = x.reshape(-1, x.shape[-1])  # [..., in] -> [B, in]
+        h, product = (h.expand(self.n, -1, -1), torch.baddbmm) if self.n > 1 else (h, torch.addmm)
         for k, (weight, bias) in enumerate(self.layers()):
-            h = torch.baddbmm(bias, h.relu_() if k else h, weight)  # [n, B, in] -> [n, B, out]
-        return h.view(n, *batch, h.shape[-1])
+            h = product(bias, h.relu_() if k else h, weight)  # [n, B, in] -> [n, B, out]
+        return h
 
 
 class MaskedLinear(nn.Linear):
@@ -156,12 +165,12 @@ class MADE(StackedMLP):
         self.reach = [[int((degree <= k).sum()) for degree in inner] for k in range(dim)]
 
     def layers(self) -> list[tuple[Tensor, Tensor]]:
-        """Masked weights ``[1, in, out]`` and biases ``[1, 1, out]`` of every layer."""
+        """Masked weights ``[in, out]`` and biases ``[1, out]`` of every layer."""
         return self.unpack(self.mask * self.theta)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., dim] -> [..., dim, outputs]``."""
-        return super().forward(x).view(*x.shape, self.outputs)
+        return self.flat(x).view(*x.shape, self.outputs)
 
     def solve(self, z: Tensor, step: Step) -> tuple[Tensor, Tensor]:
         r"""Find the x each coordinate of which is a function of the network's own outputs for it.
@@ -181,7 +190,7 @@ class MADE(StackedMLP):
         """
         if self.dim == 1:
             return step(z, self(z))
-        (columns, bias), *later = [(weight[0], bias[0]) for weight, bias in self.layers()]
+        (columns, bias), *later = self.layers()
         h_1 = bias.expand(z.numel() // self.dim, -1)  # what the first layer reads of the coordinates so far
         z_s = z.reshape(-1, self.dim).unbind(-1)  # [..., dim] -> dim times [B]
         xs, ys = list(z_s), list(z_s)

@@ -654,6 +654,21 @@ def test_an_affine_flow_of_a_normal_is_the_normal_of_torch_distributions():
     torch.testing.assert_close(NormalizingFlow(flow).log_prob(x), expected.log_prob(x))
 
 
+@pytest.mark.parametrize("name", [name for name in FLOWS if not name.endswith("-odd")])
+@pytest.mark.parametrize("direction", ["forward", "inverse"])
+def test_a_flow_as_the_compiler_traces_it_gives_the_same_numbers_and_gradients(name, direction):
+    flow, x = make(name, 3), points(16, 3)
+    torch.compiler.reset()
+    direct = getattr(flow, direction)
+    results = []
+    for function in (direct, torch.compile(direct, backend="aot_eager", fullgraph=True)):
+        y, log_det = function(x)
+        loss = (y * points(16, 3, seed=2)).sum() + log_det.sum()
+        results.append((y, log_det, *torch.autograd.grad(loss, list(flow.parameters()))))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     shutil.which("c++") is None, reason="torch.compile needs a C++ compiler: none called c++ was found"

@@ -291,8 +291,8 @@ MUTANTS: dict[str, tuple[str, str, str, str, dict[str, Any]]] = {
     ),
     "an empty batch has no size": (
         NETS,
-        "return h.view(n, *batch, h.shape[-1])",
-        "return h.view(n, *batch, -1)",
+        "return y.view(self.n, *x.shape[:-1], y.shape[-1])",
+        "return y.view(self.n, *x.shape[:-1], -1)",
         SHAPES,
         {"name": "AffineCoupling", "dim": 2, "dtype": DOUBLE},
     ),
@@ -362,7 +362,7 @@ MUTANTS: dict[str, tuple[str, str, str, str, dict[str, Any]]] = {
     ),
     "log-scales are not bounded": (
         BASE,
-        "a / (sign + a.abs() * (sign / BOUND))",
+        "a / torch.rsub(a.abs(), sign, alpha=-sign / BOUND)",
         "sign * a",
         SATURATED,
         {"name": "AffineCoupling", "dim": 5, "dtype": SINGLE, "direction": "forward"},

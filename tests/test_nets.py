@@ -37,8 +37,9 @@ class TestStackedMLP:
         for k, y in enumerate(stacked(x)):
             net = MLP(4, hidden, 2).double()
             linear = [layer for layer in net if isinstance(layer, nn.Linear)]
-            for layer, (weight, bias) in zip(linear, stacked.layers(), strict=True):
-                layer.weight.data, layer.bias.data = weight[k].T.data, bias[k, 0].data
+            for layer, (weights, biases) in zip(linear, stacked.layers(), strict=True):
+                weight, bias = (weights, biases) if n == 1 else (weights[k], biases[k])
+                layer.weight.data, layer.bias.data = weight.T.data, bias[0].data
             torch.testing.assert_close(y, net(x))
 
     def test_it_has_the_parameters_of_n_networks_with_the_same_spread(self):
@@ -107,8 +108,8 @@ class TestMADE:
         net, x = MADE(4, hidden, 2), torch.randn(5, 4)
         chain = []
         for (weight, bias), (mask, _) in zip(net.unpack(net.theta), net.unpack(net.mask), strict=True):
-            layer = MaskedLinear(mask[0].T)
-            layer.weight.data, layer.bias.data = weight[0].T.data, bias[0, 0].data
+            layer = MaskedLinear(mask.T)
+            layer.weight.data, layer.bias.data = weight.T.data, bias[0].data
             chain += [layer, nn.ReLU()]
         torch.testing.assert_close(net(x), nn.Sequential(*chain[:-1])(x).unflatten(-1, (4, 2)))
 

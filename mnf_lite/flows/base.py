@@ -66,7 +66,7 @@ BOUND = 7.0  # of log-scales: a factor between 1/1100 and 1100 in every flow
 
 def soft_bound(a: Tensor, sign: int = 1) -> Tensor:
     r"""Keep log-scales within ±7 smoothly, :math:`\pm a / (1 + |a|/7)`: the identity near 0, then flat."""
-    return a / (sign + a.abs() * (sign / BOUND))
+    return a / torch.rsub(a.abs(), sign, alpha=-sign / BOUND)  # sign + |a| sign / 7, in one step
 
 
 class Compose(Flow):
