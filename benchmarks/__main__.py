@@ -1,6 +1,7 @@
 """``python -m benchmarks``: every timing of this folder, as tables that grow as they are measured."""
 
 import argparse
+import importlib.util
 import time
 from collections.abc import Iterable
 
@@ -58,6 +59,8 @@ def main() -> None:
         timing.count_cpu_time()
     what = "CPU time of one thread" if args.cpu_time else f"{args.threads} threads"
     print(f"torch {torch.__version__}, {what}, {args.budget:g} s a row; medians, in turns.")
+    if importlib.util.find_spec("torch_mnf") is None:
+        print("Without torch-mnf: no checkout of it is on PYTHONPATH.")
     start = time.perf_counter()
     if args.only != "layers":
         show_flows(args.kind or list(flows.KINDS), args.dim or list(flows.DIMS), args.budget)

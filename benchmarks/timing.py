@@ -108,15 +108,14 @@ print(peak() - before)"""
 def table(title: str, rows: Iterable[Row]) -> Iterator[str]:
     """Lines of a Markdown table, each as soon as its row is measured: milliseconds, then ratios to others.
 
-    A row of other contenders than the row before starts with a new head.
+    A row of other contenders than the row before starts with a new head; without rows there are no lines.
     """
-    yield f"\n### {title}\n"
     head: list[str] = []
     for row in rows:
         others = [name for name in row.seconds if name != "mnf_lite"]
         names = ["task", *(f"{name} ms" for name in row.seconds), *(f"/ {name}" for name in others)]
         if names != head:
-            yield from [""] * bool(head)
+            yield "" if head else f"\n### {title}\n"
             yield "| " + " | ".join(names) + " |"
             yield "|---" + "|---:" * (len(names) - 1) + "|"
             head = names
