@@ -36,7 +36,8 @@ class _Mutant(SourceFileLoader, MetaPathFinder):
 
     def get_code(self, fullname: str) -> CodeType:
         source = self.get_source(fullname)
-        assert source.count(self.old) == 1, f"{self.old!r} is {source.count(self.old)} times in {fullname}"
+        if source.count(self.old) != 1:  # no AssertionError: that would read as a mistake that was noticed
+            raise LookupError(f"{self.old!r} is {source.count(self.old)} times in {fullname}")
         return compile(source.replace(self.old, self.new), self.path, "exec")
 
 
@@ -73,7 +74,7 @@ def run(check: str) -> None:
     for values in product(*(m.args[1] for m in marks)):
         arguments: dict[str, Any] = {}
         for mark, value in zip(marks, values, strict=True):
-            names_, value = mark.args[0], getattr(value, "values", value)
+            names_, value = mark.args[0], value.values if hasattr(value, "marks") else value
             names_ = [n.strip() for n in names_.split(",")] if isinstance(names_, str) else list(names_)
             arguments.update(zip(names_, value if len(names_) > 1 else (value,), strict=True))
         found(**arguments)

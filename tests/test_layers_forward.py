@@ -7,9 +7,11 @@ import pytest
 import torch
 from layer_zoo import Quadrature, assert_mean, set_, stir
 from torch import Tensor, nn
+from torch.func import vmap
 from torch.nn import functional as F
 
 from mnf_lite import flows, layers
+from mnf_lite.layers.base import add_noise
 
 DENSE = [layers.MNFLinear, layers.MeanFieldLinear]
 CONV = [layers.MNFConv2d, layers.MeanFieldConv2d]
@@ -183,13 +185,14 @@ GEOMETRIES = [
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+@pytest.mark.parametrize("maps", [3, 20])  # by convolutions, by products of matrices
 @pytest.mark.parametrize("kind", CONV)
 @torch.no_grad()
-def test_convolution_without_noise_is_the_one_of_torch(kind, geometry, bias):
+def test_convolution_without_noise_is_the_one_of_torch(kind, maps, geometry, bias):
     torch.manual_seed(0)
-    reference = nn.Conv2d(2, 3, **geometry, bias=bias).double()
+    reference = nn.Conv2d(2, maps, **geometry, bias=bias).double()
     without = {"n_flows_q": 0} if kind is layers.MNFConv2d else {}
-    layer = kind(2, 3, **geometry, bias=bias, **without)
+    layer = kind(2, maps, **geometry, bias=bias, **without)
     set_(layer, weight_mean=reference.weight, weight_log_var=-200.0)
     if bias:
         set_(layer, bias_mean=reference.bias, bias_log_var=-200.0)
@@ -200,6 +203,41 @@ def test_convolution_without_noise_is_the_one_of_torch(kind, geometry, bias):
     assert (layer(x[0]) - reference(x[0])).abs().max() < 1e-12  # one image without a batch
     assert (layer.plain()(x) - reference(x)).abs().max() < 1e-12
     assert layer(x[:0]).shape == reference(x[:0]).shape
+    for like in (x, x.to(memory_format=torch.channels_last)):  # memory as torch lays it out
+        assert layer(like).stride() == reference(like).stride()
+
+
+def test_products_and_convolutions_have_the_same_moments_and_gradients():
+    layer = stir(layers.MNFConv2d(2, 12, (2, 3)))  # by a product, as 2 * 2 * 3 <= 2 * 12
+    torch.manual_seed(0)
+    x, z = inputs(layer).requires_grad_(), layer.sample_z(4)[0]
+    mean = z[..., None, None] * F.conv2d(x, layer.weight_mean) + layer.bias_mean[:, None, None]
+    variance = F.conv2d(x.square(), layer.weight_log_var.exp(), layer.bias_log_var.exp())
+    given = layer.moments(x, z)
+    wanted = [x, *(p for name, p in layer.named_parameters() if "flow_r" not in name and "r_" not in name)]
+    for ours, expected in zip(given, (mean, variance), strict=True):
+        assert torch.allclose(ours, expected)
+        weight = torch.randn_like(expected)
+        both = (
+            torch.autograd.grad((y * weight).sum(), wanted, None, True, allow_unused=True)
+            for y in (ours, expected)
+        )
+        for one, other in zip(*both, strict=True):
+            assert (one is None) == (other is None)
+            assert one is None or torch.allclose(one, other)
+
+
+def test_noise_has_first_and_second_derivatives_one_by_one_or_mapped():
+    torch.manual_seed(0)
+    mean, variance, noise = (
+        torch.randn(3, 4).double(),
+        torch.rand(3, 4).double() + 0.1,
+        torch.randn(3, 4).double(),
+    )
+    moments = mean.requires_grad_(), variance.requires_grad_()
+    assert torch.autograd.gradcheck(lambda m, v: add_noise(m, v, noise), moments, raise_exception=False)
+    assert torch.autograd.gradgradcheck(lambda m, v: add_noise(m, v, noise), moments, raise_exception=False)
+    assert torch.equal(vmap(add_noise)(mean, variance, noise), add_noise(mean, variance, noise))
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (5,), (0,), (2, 3), (2, 1, 3), (2, 0)])
@@ -343,15 +381,17 @@ def test_extreme_parameters_keep_values_and_gradients_finite(kind, args, case, x
 def test_gradient_of_the_noise_is_right_down_to_the_smallest_variances(kind, args):
     """Deviations fall with their log variance l as e^(l/2) until the smallest number of the dtype."""
     layer = kind(*args, bias=False).double()
+    x, outputs = inputs(layer), []
     for log_var in (-9.0, -100.0, -600.0):
         set_(layer, weight_mean=0.0, weight_log_var=log_var)
-        x = inputs(layer)
         layer.zero_grad()
+        torch.manual_seed(0)
         y = layer(x)
+        outputs.append(y.detach() * math.exp(-log_var / 2))
+        assert torch.allclose(outputs[-1], outputs[0], rtol=1e-9, atol=0)
         y.square().sum().sqrt().backward()
         # |y| is homogeneous of degree 1/2 in the variances, so the gradients in their logs sum to |y| / 2
         assert torch.allclose(layer.weight_log_var.grad.sum(), y.norm() / 2, rtol=1e-9, atol=0)
-        assert y.norm() > 0
 
 
 # errors

@@ -35,8 +35,8 @@ MUTANTS: dict[str, tuple[str, str, str, str, dict[str, Any]]] = {
     # Found in public code.
     "shift added to the coordinates that are kept": (
         COUPLING,
-        "z + closed * (mu - z)",
-        "z + closed * (mu - z) + self.mask * mu",
+        "z + torch.expm1(log_gate) * (z - mu)",
+        "z + torch.expm1(log_gate) * (z - mu) + self.mask * mu",
         UNDONE,
         {"name": "GatedCoupling", "dim": 3, "dtype": DOUBLE},
     ),

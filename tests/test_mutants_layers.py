@@ -31,6 +31,9 @@ BIAS = "test_layers_forward::test_output_at_zero_is_the_bias"
 BIAS_KL = "test_layers_forward::test_bias_mean_and_kl_know_of_each_other"
 EXTREMES = "test_layers_forward::test_extreme_parameters_keep_values_and_gradients_finite"
 NOISE = "test_layers_forward::test_gradient_of_the_noise_is_right_down_to_the_smallest_variances"
+PRODUCT = "test_layers_forward::test_products_and_convolutions_have_the_same_moments_and_gradients"
+TORCH = "test_layers_forward::test_convolution_without_noise_is_the_one_of_torch"
+SLOPE = "test_layers_forward::test_noise_has_first_and_second_derivatives_one_by_one_or_mapped"
 TWIN = "test_layers_network::test_twin_takes_over_means_geometry_and_everything_else"
 OWNS = "test_layers_network::test_plain_is_a_draw_that_owns_its_weights"
 SUM = "test_layers_network::test_kl_divergence_sums_over_layers_and_counts_a_shared_one_once"
@@ -38,8 +41,8 @@ SUM = "test_layers_network::test_kl_divergence_sums_over_layers_and_counts_a_sha
 PUBLIC = {
     "shift added to kept coordinates": (
         COUPLING,
-        "z + closed * (mu - z)",
-        "closed * (mu - z) + z + mu * self.mask",
+        "z + torch.expm1(log_gate) * (z - mu)",
+        "z + torch.expm1(log_gate) * (z - mu) + mu * self.mask",
         FLOWS,
     ),
     "spread of sum c W is sum c sigma in a convolution": (
@@ -69,11 +72,11 @@ PUBLIC = {
     ),
     "log sigma for 2 log sigma in q(z)": (
         BASE,
-        "noise.square() + self.q0_log_var +",
-        "noise.square() + self.q0_log_var / 2 +",
+        "+ self.q0_log_var.sum())",
+        "+ self.q0_log_var.sum() / 2)",
         LOG_Q,
     ),
-    "constant of q(z) dropped": (BASE, "+ self.q0_log_var + LOG_2PI)", "+ self.q0_log_var)", ZERO),
+    "constant of q(z) dropped": (BASE, "(noise.square() + LOG_2PI)", "noise.square()", ZERO),
     "constant of r dropped": (BASE, "log_precision - LOG_2PI - distance", "log_precision - distance", ZERO),
     "constant of the weights dropped": (
         BASE,
@@ -113,29 +116,29 @@ PUBLIC = {
     ),
     "mask redrawn at each call": (
         COUPLING,
-        "        mu, a = self.net(z.masked_fill(~self.mask, 0)).chunk(2, -1)\n",
-        "        self.mask = torch.rand(self.dim) < 0.5\n"
-        "        mu, a = self.net(z.masked_fill(~self.mask, 0)).chunk(2, -1)\n",
+        "        mu, a = self.net(self.mask * z).chunk(2, -1)\n",
+        "        self.mask = torch.empty_like(self.mask).bernoulli_()\n"
+        "        mu, a = self.net(self.mask * z).chunk(2, -1)\n",
         FLOWS,
     ),
     "conditioner without a nonlinearity": (COUPLING, "2 * dim, nn.Tanh)", "2 * dim, nn.Identity)", BEND),
     "standard deviation limited in forward only, dense": (
         LINEAR,
-        "(mean, sqrt(variance),",
-        "(mean, sqrt(variance).clamp(max=0.7),",
+        "add_noise(mean, variance,",
+        "add_noise(mean, variance.clamp(max=0.49),",
         INTEGRAL,
     ),
     "standard deviation limited in forward only, convolution": (
         CONV,
-        "(mean, sqrt(variance),",
-        "(mean, sqrt(variance).clamp(max=0.7),",
+        "add_noise(mean, variance,",
+        "add_noise(mean, variance.clamp(max=0.49),",
         PIXELS,
     ),
 }
 
 SLIPS = {
-    "sign of the log-determinant of f_q": (BASE, ".sum(-1) / 2 - log_det", ".sum(-1) / 2 + log_det", LOG_Q),
-    "log-determinant of f_q forgotten": (BASE, ".sum(-1) / 2 - log_det", ".sum(-1) / 2", LOG_Q),
+    "sign of the log-determinant of f_q": (BASE, ".sum()) / 2 - log_det", ".sum()) / 2 + log_det", LOG_Q),
+    "log-determinant of f_q forgotten": (BASE, ".sum()) / 2 - log_det", ".sum()) / 2", LOG_Q),
     "sign of the log-determinant of f_r": (BASE, ".sum(-1) / 2 + log_det", ".sum(-1) / 2 - log_det", CANCEL),
     "log-determinant of f_r forgotten": (BASE, ".sum(-1) / 2 + log_det", ".sum(-1) / 2", EXACT_R),
     "half of log r forgotten": (BASE, "- distance).sum(-1) / 2", "- distance).sum(-1)", ZERO),
@@ -193,7 +196,7 @@ SLIPS = {
     ),
     "no floor under the variance": (
         BASE,
-        "variance.clamp(min=torch.finfo(variance.dtype).tiny).sqrt()",
+        "F.threshold(variance, tiny, tiny).sqrt_()",
         "variance.sqrt()",
         EXTREMES,
     ),
@@ -227,8 +230,8 @@ SLIPS = {
     ),
     "statistic without its noise, convolution": (
         CONV,
-        "sqrt(variance) * torch.randn_like(mean))[:",
-        "0 * sqrt(variance))[:",
+        "sqrt(variance) * torch.randn_like(mean)",
+        "0 * sqrt(variance)",
         QUADRATURE,
     ),
     "statistic summed over positions": (
@@ -260,8 +263,8 @@ SLIPS = {
     ),
     "deviation for variance, convolution": (
         CONV,
-        "x.square(), self.weight_log_var.exp()",
-        "x.square(), (self.weight_log_var / 2).exp()",
+        "var = self.weight_log_var.exp()\n",
+        "var = (self.weight_log_var / 2).exp()\n",
         PIXELS,
     ),
     "noise of the bias forgotten, dense": (
@@ -272,22 +275,33 @@ SLIPS = {
     ),
     "noise of the bias forgotten, convolution": (
         CONV,
-        "self.weight_log_var.exp(), self.bias_var())",
-        "self.weight_log_var.exp(), None)",
+        "self.convolve(x.square(), var, self.bias_var())",
+        "self.convolve(x.square(), var, None)",
         BIAS,
     ),
     "one noise for the whole batch": (
         LINEAR,
-        "sqrt(variance), torch.randn_like(mean))\n\n    def extra",
-        "sqrt(variance), torch.randn_like(mean[:1]))\n\n    def extra",
+        "variance, torch.randn_like(mean))",
+        "variance, torch.randn_like(mean[:1]))",
         ROWS,
     ),
     "z forgotten in the output": (
         CONV,
-        "mean = mean * self.sample_z",
-        "mean = mean + 0 * self.sample_z",
+        "else z[..., None, None] * mean",
+        "else mean",
         PIXELS,
     ),
+    "positions of a patch out of order": (
+        CONV,
+        "permute(0, 1, 4, 5, 2, 3)",
+        "permute(0, 1, 5, 4, 2, 3)",
+        PRODUCT,
+    ),
+    "dilation of patches forgotten": (CONV, ", stride)[..., ::d]", ", stride)[..., :k]", TORCH),
+    "z forgotten in a product": (CONV, "else z[..., None, None, None] * mu", "else mu", PRODUCT),
+    "input not squared in the variance of a product": (CONV, "patches.square()", "patches.abs()", PRODUCT),
+    "slope of the noise not halved": (BASE, "sqrt(variance).mul_(2)", "sqrt(variance)", INTEGRAL),
+    "sign of the second derivative of the noise": (BASE, "(-2 * variance)", "(2 * variance)", SLOPE),
     "means not taken over": (NETWORK, "new.weight_mean.copy_(layer.weight)", "pass", TWIN),
     "biases not taken over": (NETWORK, "new.bias_mean.copy_(layer.bias)", "pass", TWIN),
     "one draw for every plain network": (

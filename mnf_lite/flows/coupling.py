@@ -1,10 +1,10 @@
 """Coupling flows: some coordinates stay as they are and tell the others how to move."""
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mnf_lite.flows.base import Flow, check_parity, soft_bound
 from mnf_lite.nets import MLP, StackedMLP
@@ -143,7 +143,7 @@ class GatedCoupling(Flow):
         hidden: sizes of the conditioner's hidden layers, each followed by tanh.
 
     Source:
-        Louizos & Welling (2017), eq. 11; the gate is that of Kingma et al. (2016), eq. 14.
+        Louizos & Welling (2017); the gate is that of Kingma et al. (2016), eq. 14.
     """
 
     mask: Tensor
@@ -151,22 +151,22 @@ class GatedCoupling(Flow):
     def __init__(self, dim: int, parity: int = 0, hidden: Sequence[int] = (50,)) -> None:
         super().__init__(dim)
         kept = torch.arange(dim) % 2 == check_parity(parity)
-        self.register_buffer("mask", kept & (dim > 1))
+        self.register_buffer("mask", (kept & (dim > 1)).to(torch.get_default_dtype()))
         self.net = MLP(dim, hidden, 2 * dim, nn.Tanh)
         nn.init.constant_(self.net[-1].bias[dim:], 2.0)  # type: ignore[index]
 
-    def conditioner(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``(mu, log gate, 1 - gate)``, each ``[..., dim]``; coordinates that are kept have an open gate."""
-        mu, a = self.net(z.masked_fill(~self.mask, 0)).chunk(2, -1)
-        a = a.clamp(min=LEAST_LOGIT).masked_fill(self.mask, math.inf)
-        return mu, nn.functional.logsigmoid(a), torch.sigmoid(-a)
+    def conditioner(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """``(mu, log gate)``, each ``[..., dim]``; coordinates that are kept have an open gate."""
+        mu, a = self.net(self.mask * z).chunk(2, -1)
+        a = F.threshold(a, LEAST_LOGIT, LEAST_LOGIT)  # clamp(min=LEAST_LOGIT), with a cheaper gradient
+        return mu, (1 - self.mask) * F.logsigmoid(a)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """``x = z + (1 - m)(1 - gate)(mu - z)``."""
-        mu, log_gate, closed = self.conditioner(self.check(z))
-        return z + closed * (mu - z), log_gate.sum(-1)
+        """``x = z - (1 - gate)(z - mu)``."""
+        mu, log_gate = self.conditioner(self.check(z))
+        return z + torch.expm1(log_gate) * (z - mu), log_gate.sum(-1)
 
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """``z = (x - (1 - gate) mu) / gate`` where the mask is 0."""
-        mu, log_gate, closed = self.conditioner(self.check(x))
-        return (x - closed * mu) * torch.exp(-log_gate), -log_gate.sum(-1)
+        """``z = x + (1 / gate - 1)(x - mu)``."""
+        mu, log_gate = self.conditioner(self.check(x))
+        return x + torch.expm1(-log_gate) * (x - mu), -log_gate.sum(-1)

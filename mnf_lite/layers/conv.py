@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mnf_lite.layers.base import BayesianLayer, MeanField, Multiplicative, positive_int, sqrt
+from mnf_lite.layers.base import BayesianLayer, MeanField, Multiplicative, add_noise, positive_int, sqrt
 
 Size = int | tuple[int, int]
 
@@ -62,10 +62,45 @@ class _Conv2d(BayesianLayer):
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation)
 
-    def sample_output(self, mean: Tensor, x: Tensor) -> Tensor:
-        """Local reparametrisation of each pixel by itself: variance ``x**2 * var + v`` around ``mean``."""
-        variance = self.convolve(x.square(), self.weight_log_var.exp(), self.bias_var())
-        return torch.addcmul(mean, sqrt(variance), torch.randn_like(mean))
+    def patches(self, x: Tensor) -> Tensor:
+        """What each pixel of the output sees: ``[B, in, H, W] -> [B, in k k, H', W']``."""
+        x = F.pad(x, [size for size in reversed(self.padding) for _ in range(2)])  # type: ignore[misc]
+        for axis, k, stride, d in zip((2, 3), self.kernel_size, self.stride, self.dilation, strict=True):
+            x = x.unfold(axis, d * (k - 1) + 1, stride)[..., ::d]
+        return x.permute(0, 1, 4, 5, 2, 3).flatten(1, 3)
+
+    def product(self, patches: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Convolution by matrix products, with a weight for all examples or ``[B, out, in, k, k]``."""
+        weight = weight.flatten(-3).expand(len(patches), -1, -1)
+        bias = weight.new_zeros(()) if bias is None else bias
+        y = torch.baddbmm(bias, patches.flatten(2).mT, weight.mT)  # [B, H' W', out]
+        return y.mT.view(*y.mT.shape[:2], *patches.shape[2:])
+
+    def moments(self, x: Tensor, z: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Means ``z (x * mu) + m`` and variances ``x**2 * var + v`` of the pixels; z is ``[B, out]`` or None.
+
+        The channels of both are last in memory, where sums over pixels, and pools, are faster.
+        """
+        mu: Tensor = self.weight_mean
+        var = self.weight_log_var.exp()
+        # Where patches are small beside the output, products take a third of a convolution's time.
+        if mu[0].numel() <= 2 * len(mu) and not isinstance(self.padding, str):
+            patches = self.patches(x)
+            mu = mu if z is None else z[..., None, None, None] * mu
+            variance = self.product(patches.square(), var, self.bias_var())
+            return self.product(patches, mu, self.bias_mean), variance
+        x = x.contiguous(memory_format=torch.channels_last)
+        mean, variance = self.convolve(x, mu, None), self.convolve(x.square(), var, self.bias_var())
+        mean = mean if z is None else z[..., None, None] * mean
+        return mean if self.bias_mean is None else mean + self.bias_mean[:, None, None], variance
+
+    def sample_output(self, x: Tensor, z: Tensor | None = None) -> Tensor:
+        """Local reparametrisation of each pixel by itself; memory is laid out as that of the input."""
+        mean, variance = self.moments(x, z)
+        batch, out, height, width = mean.shape
+        noise = mean.new_empty(batch, height, width, out).normal_().permute(0, 3, 1, 2)
+        y = add_noise(mean, variance, noise)
+        return y if x.stride(1) == 1 else y.contiguous()
 
     def extra_repr(self) -> str:
         parts = [
@@ -115,7 +150,9 @@ class MeanFieldConv2d(MeanField, _Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """One sample per example; the weights' noise is drawn for each pixel by itself."""
         self.check_input(x, self.in_channels, -3, ndims=(3, 4))
-        return self.sample_output(self.convolve(x, self.weight_mean, self.bias_mean), x)
+        if x.ndim == 3:
+            return self.forward(x[None])[0]
+        return self.sample_output(x)
 
 
 class MNFConv2d(Multiplicative, _Conv2d):
@@ -172,12 +209,7 @@ class MNFConv2d(Multiplicative, _Conv2d):
         self.check_input(x, self.in_channels, -3, ndims=(3, 4))
         if x.ndim == 3:
             return self.forward(x[None])[0]
-        mean = self.convolve(x, self.weight_mean, None)
-        if len(x):
-            mean = mean * self.sample_z(len(x))[0][..., None, None]
-        if self.bias_mean is not None:
-            mean = mean + self.bias_mean[:, None, None]
-        return self.sample_output(mean, x)
+        return self.sample_output(x, self.sample_z(len(x))[0] if len(x) else None)
 
     def statistic(self, z: Tensor) -> Tensor:
         r""":math:`s = \mathrm{mean}_{ihw} \sum_o c_o W_{oihw}`, Gaussian given z: drawn exactly, ``[n, 1]``.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mnf_lite.layers.base import BayesianLayer, MeanField, Multiplicative, positive_int, sqrt
+from mnf_lite.layers.base import BayesianLayer, MeanField, Multiplicative, add_noise, positive_int, sqrt
 
 
 class _Linear(BayesianLayer):
@@ -28,7 +28,7 @@ class _Linear(BayesianLayer):
         """Local reparametrisation: mean ``x_mean @ mu.T + m``, variance ``x**2 @ var.T + v``."""
         mean = F.linear(x_mean, self.weight_mean, self.bias_mean)
         variance = F.linear(x.square(), self.weight_log_var.exp(), self.bias_var())
-        return torch.addcmul(mean, sqrt(variance), torch.randn_like(mean))
+        return add_noise(mean, variance, torch.randn_like(mean))
 
     def extra_repr(self) -> str:
         return (
