@@ -203,8 +203,8 @@ def _impatient() -> Iterator[None]:
 def _like_mnist(images: Tensor) -> Tensor:
     # [N, 8, 8] -> [N, 1, 28, 28]: bicubic, 8 pixels of ink onto 20, the centre of mass to the centre
     mass = images.sum((1, 2))
-    places = (torch.arange(8) + 0.5) / 4 - 1  # of the pixels, in grid_sample's coordinates
-    theta = torch.zeros(len(images), 2, 3)
+    places = (torch.arange(8).to(images) + 0.5) / 4 - 1  # of the pixels, in grid_sample's coordinates
+    theta = images.new_zeros(len(images), 2, 3)
     theta[:, 0, 0] = theta[:, 1, 1] = 28 / 20
     theta[:, 0, 2] = (images.sum(1) * places).sum(1) / mass
     theta[:, 1, 2] = (images.sum(2) * places).sum(1) / mass

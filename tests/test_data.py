@@ -269,6 +269,15 @@ def test_digits_are_split_alike_in_every_class_and_at_every_call() -> None:
     assert not {image.numpy().tobytes() for image in train} & {image.numpy().tobytes() for image in test}
 
 
+def test_digits_are_the_same_whatever_the_default_dtype() -> None:
+    images = data.digits("test").tensors[0]
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(data.digits("test").tensors[0], images)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_digits_can_be_told_apart_by_their_labels() -> None:
     (train, train_labels), (test, test_labels) = data.digits("train").tensors, data.digits("test").tensors
     nearest = torch.cdist(test.flatten(1), train.flatten(1)).argmin(1)
