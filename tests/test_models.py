@@ -59,7 +59,7 @@ def test_pooling_is_the_same_with_and_without_gradients():
     model, x = models.LeNet(SMALL), torch.randn(3, 1, 28, 28)
     with torch.no_grad():
         quick = model(x)
-    assert torch.equal(quick, model(x))
+    torch.testing.assert_close(model(x), quick)  # with gradients the channels lie last: other rounding
 
 
 @pytest.mark.parametrize("widths", [(2, 3), (2, 0, 4, 5), (2, 3, 4.0, 5)])
