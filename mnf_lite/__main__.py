@@ -3,13 +3,10 @@
 import argparse
 import json
 import os
-import platform
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from mnf_lite import data, metrics, models
-from mnf_lite.files import replacing
+from mnf_lite.files import circumstances, save_json
 from mnf_lite.prediction import predict
 from mnf_lite.training import fit
 
@@ -82,7 +79,7 @@ def train(args: argparse.Namespace) -> None:
     models.save(model, weights)
     size = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     figures = {"parameters": size, "examples": len(training), "history": asdict(history)}
-    _write(log, {"run": run, **figures, **_circumstances()})
+    save_json(log, {"run": run, **figures, **circumstances()})
     with suppress(FileNotFoundError):
         unfinished.unlink()
     print(f"{weights} and {log}: test accuracy {history.val_accuracy[-1]:.2%} by one sample for each image")
@@ -105,7 +102,7 @@ def evaluate(args: argparse.Namespace) -> None:
         "images": len(images),
         **scores,
     }
-    _write(log, content)
+    save_json(log, content)
     for score, value in scores.items():
         print(f"{score.replace('_', ' '):28} {value:.4f}")
 
@@ -217,16 +214,6 @@ def _image(path: Path, invert: bool) -> Tensor:
     return torch.from_numpy(1 - pixels if invert else pixels)[None]
 
 
-def _circumstances() -> dict[str, Any]:
-    """What else the figures depend on."""
-    packages = {name: version(name) for name in ("torch", "numpy")}
-    return {
-        "versions": {"python": platform.python_version(), **packages},
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "date": datetime.now(UTC).date().isoformat(),
-    }
-
-
 def _beside(run: Path, end: str) -> Path:
     """The file of a run that ends in `end`; the run may be named by its weights, too."""
     return run.with_name(f"{run.name.removesuffix('.safetensors')}.{end}")
@@ -238,11 +225,6 @@ def _read(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path} is not a whole JSON file ({error})") from error
     return content
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

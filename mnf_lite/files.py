@@ -1,11 +1,15 @@
-"""Tensor files that are either whole or not there: safetensors, written beside and renamed."""
+"""Files that are either whole or not there: safetensors and JSON, written beside and renamed."""
 
 import json
+import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -35,6 +39,32 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def save_json(path: str | Path, content: Any, indent: int | None = 1) -> None:
+    """Writes a JSON file, atomically.
+
+    Args:
+        path: the file to write.
+        content: whatever JSON can hold.
+        indent: spaces of each level; None writes one line.
+
+    Raises:
+        OSError: as `replacing`.
+    """
+    text = json.dumps(content, indent=indent, ensure_ascii=False) + "\n"
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def circumstances() -> dict[str, Any]:
+    """What else the figures of a run depend on: versions, machine, day."""
+    packages = {name: version(name) for name in ("torch", "numpy")}
+    return {
+        "versions": {"python": platform.python_version(), **packages},
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "date": datetime.now(UTC).date().isoformat(),
+    }
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:

@@ -5,7 +5,11 @@
 
 Each run leaves two files in book/checkpoints: NAME.safetensors, weights in 16 bits, and NAME.json, the log.
 An interrupted run continues from its last whole epoch, a pass through all runs from the first that is not
-finished. At the end of a pass the README's pictures and figures are made from the weights.
+finished. Two passes with different names can run side by side.
+
+The published runs train the networks as published, three epochs. The runs called equal-... give five methods
+the same widths and the same training, with several seeds: LeNet, MC-dropout, a deep ensemble (five of the
+LeNets), mean-field and MNF. Where a network of the README was trained, its pictures and figures follow.
 """
 
 from __future__ import annotations
@@ -14,14 +18,13 @@ import argparse
 import copy
 import io
 import json
-import platform
+import math
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +35,8 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from mnf_lite import data, fit, metrics, models, plots, predict
-from mnf_lite.files import replacing
+from mnf_lite.files import circumstances, replacing, save_json
+from mnf_lite.training import History
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINTS = ROOT / "book" / "checkpoints"
@@ -41,7 +45,6 @@ PICTURES = ROOT / "book" / "_static"
 README = ROOT / "README.md"
 MARKS = ("<!-- results, written by make checkpoints -->", "<!-- end of results -->")
 DATA: dict[str, Callable[[str], TensorDataset]] = {"mnist": data.mnist, "digits": data.digits}
-PACKAGES = ("torch", "numpy")
 SAMPLES = 100  # predictions of every test image
 ANGLES = range(0, 181, 20)  # degrees
 
@@ -50,42 +53,102 @@ TURNING = ("lenet", "mnf-lenet")  # the networks that the README compares
 
 @dataclass(frozen=True)
 class Run:
-    """One training run: which network, on which data, with which settings of `fit`."""
+    """One training run: which network, on which data, with which settings of `fit`.
 
+    Attributes:
+        epochs: at the learning rate of the settings.
+        fine_epochs: after those, at a tenth of it.
+        milestone: epochs after which the network is also measured.
+        widths: of the network; None are its own.
+    """
+
+    name: str
     model: str
     data: str
     epochs: int
+    fine_epochs: int = 0
+    milestone: int | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    widths: tuple[int, ...] | None = None
     seed: int = 0
 
-    @property
-    def name(self) -> str:
-        """Of the run's files."""
-        return f"{self.model}-{self.data}"
+    def temporary(self, purpose: str) -> Path:
+        """A file of the run that a finished pass leaves nowhere. Other settings, another file."""
+        return CHECKPOINTS / f".{self.name}-{sha256(repr(self).encode()).hexdigest()[:8]}-{purpose}.tmp"
 
     @property
-    def unfinished(self) -> Path:
-        """Where `fit` keeps what it needs to continue. Other settings, another file."""
-        return CHECKPOINTS / f".{self.name}-{sha256(repr(self).encode()).hexdigest()[:8]}.tmp"
+    def effort(self) -> float:
+        """Seconds of work that the run may take on one core, to within a factor of two."""
+        images = {"mnist": 60_000, "digits": 1_347}.get(self.data, 1_000)
+        wide = 2 if self.widths is None and self.model == "lenet" else 1
+        return wide * SECONDS[self.model] * (self.epochs + self.fine_epochs) * images / 60_000
 
 
-# Three epochs with Adam, the published setting. The digits are 45 times fewer: more epochs, still less work.
-RUNS = [
-    Run("lenet", "mnist", epochs=3, settings={"batch_size": 64}),
-    Run("mnf-lenet", "mnist", epochs=3, settings={"batch_size": 64}),
-    Run("lenet", "digits", epochs=15, settings={"batch_size": 32}),
-    Run("mnf-lenet", "digits", epochs=15, settings={"batch_size": 32}),
-]
+SECONDS = {
+    "lenet": 20,
+    "dropout-lenet": 20,
+    "mean-field-lenet": 65,
+    "mnf-lenet": 90,
+}  # an epoch of MNIST, one core
+SEEDS = 3
+MEMBERS = 5  # of a deep ensemble; ensemble s has the LeNets s, s + SEEDS, s + 2 SEEDS, ...
+WIDTHS = (20, 50, 50, 10)  # of all five methods
+
+
+def published() -> Iterator[Run]:
+    """Three epochs with Adam. The digits are 45 times fewer: more epochs, still less work."""
+    for seed in range(SEEDS):
+        suffix = f"-{seed}" if seed else ""
+        yield Run(f"lenet-mnist{suffix}", "lenet", "mnist", epochs=3, settings={"batch_size": 64}, seed=seed)
+    yield Run("mnf-lenet-mnist", "mnf-lenet", "mnist", epochs=3, settings={"batch_size": 64})
+    yield Run("lenet-digits", "lenet", "digits", epochs=15, settings={"batch_size": 32})
+    yield Run("mnf-lenet-digits", "mnf-lenet", "digits", epochs=15, settings={"batch_size": 32})
+
+
+def equal() -> Iterator[Run]:
+    """The same widths and the same training for all methods; the digits have one seed."""
+    for seed in range(SEEDS):
+        models_seeds = [(name, seed) for name in ("mnf-lenet", "mean-field-lenet", "dropout-lenet")]
+        models_seeds += [("lenet", seed + SEEDS * member) for member in range(MEMBERS)]
+        for model, s in models_seeds:
+            yield Run(
+                f"equal-{model}-mnist-{s}", model, "mnist", epochs=4, fine_epochs=1, seed=s, widths=WIDTHS,
+                milestone=3 if model == "mnf-lenet" else None, settings={"batch_size": 64},
+            )  # fmt: skip
+    for model, s in [(name, 0) for name in SECONDS] + [
+        ("lenet", SEEDS * member) for member in range(1, MEMBERS)
+    ]:
+        yield Run(
+            f"equal-{model}-digits-{s}", model, "digits", epochs=12, fine_epochs=3, seed=s, widths=WIDTHS,
+            settings={"batch_size": 32},
+        )  # fmt: skip
+
+
+RUNS = [*published(), *equal()]
 
 
 def train(run: Run) -> None:
     """Train one network, measure it on the test set and write its two files."""
     torch.manual_seed(run.seed)
-    model = models.IMAGE_MODELS[run.model]()
+    kind = models.IMAGE_MODELS[run.model]
+    model = kind() if run.widths is None else kind(run.widths)
     training, test = DATA[run.data]("train"), DATA[run.data]("test")
-    history = fit(
-        model, training, epochs=run.epochs, seed=run.seed, checkpoint=run.unfinished, **run.settings
-    )
+
+    def epochs(number: int, purpose: str, **settings: Any) -> History:
+        return fit(
+            model, training, epochs=number, seed=run.seed, checkpoint=run.temporary(purpose), **settings
+        )
+
+    log: dict[str, Any] = {}
+    if run.milestone:
+        epochs(run.milestone, "fit", **run.settings)
+        log["milestone"] = {"epochs": run.milestone, "samples": SAMPLES, **evaluate(model, test)}
+    history = asdict(epochs(run.epochs, "fit", **run.settings))
+    if run.fine_epochs:
+        fine = asdict(
+            epochs(run.fine_epochs, "fine", **run.settings | {"lr": run.settings.get("lr", 1e-3) / 10})
+        )
+        history = {name: history[name] + fine[name] for name in history}
 
     weights = CHECKPOINTS / f"{run.name}.safetensors"
     models.save(copy.deepcopy(model).half(), weights)
@@ -99,10 +162,12 @@ def train(run: Run) -> None:
         "training_images": len(training),
         "seed": run.seed,
         "epochs": run.epochs,
+        "fine_epochs": run.fine_epochs,
         **run.settings,
         "history": {
-            name: [round(value, 5) for value in values] for name, values in vars(history).items() if values
+            name: [round(value, 5) for value in values] for name, values in history.items() if values
         },
+        **log,
         "test": {
             "images": len(test),
             "samples": SAMPLES,
@@ -112,11 +177,11 @@ def train(run: Run) -> None:
         "weights_sha256": sha256(weights.read_bytes()).hexdigest(),
         **circumstances(),
     }
-    write_json(CHECKPOINTS / f"{run.name}.json", log)
-    seconds = sum(history.seconds) / run.epochs
+    save_json(CHECKPOINTS / f"{run.name}.json", log)
+    seconds = sum(history["seconds"]) / len(history["seconds"])
     print(
         f"{run.name}: test accuracy {scores['accuracy']:.2%}, {seconds:.0f} s an epoch, "
-        f"KL {history.kl[-1]:,.0f} nats"
+        f"KL {history['kl'][-1]:,.0f} nats"
     )
 
 
@@ -157,7 +222,7 @@ def rotate_nine() -> None:
         }
         figure = plots.rotation(p[:, shown].transpose(0, 1), turned[shown], list(ANGLES), true_label=9)
         write_picture(PICTURES / f"rotating_nine_{name.replace('-', '_')}.png", figure)
-    write_json(RESULTS / "rotating_nine.json", results | circumstances())
+    save_json(RESULTS / "rotating_nine.json", results | circumstances())
     text = README.read_text(encoding="utf-8")
     with replacing(README) as half:
         half.write_text(with_results(text, results), encoding="utf-8")
@@ -190,21 +255,6 @@ def write_picture(path: Path, figure: plt.Figure) -> None:
         Image.open(full).convert("RGB").quantize(32).save(half, format="PNG", optimize=True)
 
 
-def circumstances() -> dict[str, Any]:
-    """What else the figures depend on: versions, processor, day."""
-    return {
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "date": datetime.now(UTC).date().isoformat(),
-    }
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file whole or not at all."""
-    with replacing(path) as half:
-        half.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 def main() -> None:
     """Train the runs that the command line names."""
     listed = ", ".join(run.name for run in RUNS)
@@ -215,23 +265,26 @@ def main() -> None:
         sys.exit(f"No run {', '.join(unknown)}. There are: {listed}")
     chosen = [run for run in RUNS if not names or run.name in names]
 
-    # Which runs of this pass are finished: an interrupted pass goes on behind them.
-    journal = CHECKPOINTS / ".finished.tmp"
-    finished = set(journal.read_text().split()) if journal.is_file() else set()
+    # A run that is finished leaves a mark until the pass is: an interrupted pass goes on behind it.
+    total, done = sum(run.effort for run in chosen), 0.0
     for number, run in enumerate(chosen, 1):
-        if run.unfinished.name in finished:
+        mark = run.temporary("finished")
+        if mark.exists():
             print(f"{run.name}: finished before the interruption")
-            continue
-        print(f"{run.name} ({number} of {len(chosen)}): {run.epochs} epochs", flush=True)
-        train(run)
-        finished.add(run.unfinished.name)
-        with replacing(journal) as half:
-            half.write_text("\n".join(sorted(finished)))
-    if all((CHECKPOINTS / f"{name}-mnist.safetensors").is_file() for name in TURNING):
+        else:
+            left = timedelta(minutes=math.ceil((total - done) / 60))
+            print(
+                f"{run.name} ({number} of {len(chosen)}), for all the rest about {left} on one core",
+                flush=True,
+            )
+            train(run)
+            mark.touch()
+        done += run.effort
+    if {run.name for run in chosen} & {f"{name}-mnist" for name in TURNING}:
         rotate_nine()
     for run in chosen:
-        run.unfinished.unlink(missing_ok=True)
-    journal.unlink(missing_ok=True)
+        for purpose in ("fit", "fine", "finished"):
+            run.temporary(purpose).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

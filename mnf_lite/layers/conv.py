@@ -94,9 +94,16 @@ class _Conv2d(BayesianLayer):
         mean = mean if z is None else z[..., None, None] * mean
         return mean if self.bias_mean is None else mean + self.bias_mean[:, None, None], variance
 
-    def sample_output(self, x: Tensor, z: Tensor | None = None) -> Tensor:
-        """Local reparametrisation of each pixel by itself; memory is laid out as that of the input."""
-        mean, variance = self.moments(x, z)
+    def sample_multiplier(self, n: int) -> Tensor | None:
+        """Draws of z ``[n, out]``, for posteriors that have one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One sample per example; the weights' noise is drawn for each pixel by itself."""
+        self.check_input(x, self.in_channels, -3, ndims=(3, 4))
+        if x.ndim == 3:
+            return self.forward(x[None])[0]
+        # Memory is laid out as that of the input.
+        mean, variance = self.moments(x, self.sample_multiplier(len(x)))
         batch, out, height, width = mean.shape
         noise = mean.new_empty(batch, height, width, out).normal_().permute(0, 3, 1, 2)
         y = add_noise(mean, variance, noise)
@@ -146,13 +153,6 @@ class MeanFieldConv2d(MeanField, _Conv2d):
         prior_std: float = 1.0,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, bias, prior_std)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """One sample per example; the weights' noise is drawn for each pixel by itself."""
-        self.check_input(x, self.in_channels, -3, ndims=(3, 4))
-        if x.ndim == 3:
-            return self.forward(x[None])[0]
-        return self.sample_output(x)
 
 
 class MNFConv2d(Multiplicative, _Conv2d):
@@ -204,12 +204,8 @@ class MNFConv2d(Multiplicative, _Conv2d):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, bias, prior_std)
         self.init_multiplier(n_flows_q, n_flows_r, hidden)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """One sample per example; the weights' noise is drawn for each pixel by itself."""
-        self.check_input(x, self.in_channels, -3, ndims=(3, 4))
-        if x.ndim == 3:
-            return self.forward(x[None])[0]
-        return self.sample_output(x, self.sample_z(len(x))[0] if len(x) else None)
+    def sample_multiplier(self, n: int) -> Tensor | None:
+        return self.sample_z(n)[0] if n else None
 
     def statistic(self, z: Tensor) -> Tensor:
         r""":math:`s = \mathrm{mean}_{ihw} \sum_o c_o W_{oihw}`, Gaussian given z: drawn exactly, ``[n, 1]``.
