@@ -1,6 +1,7 @@
 """The trained networks are those that their logs describe, and `make checkpoints` can be interrupted."""
 
 import json
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import checkpoints
 import pytest
 from torch.utils.data import TensorDataset
 
-from mnf_lite import data, metrics, models, predict
+from mnf_lite import data, metrics, models, predict, training
 
 RUNS = pytest.mark.parametrize("run", checkpoints.RUNS, ids=lambda run: run.name)
 
@@ -23,7 +24,8 @@ def test_log_belongs_to_weights_and_to_settings(run: checkpoints.Run) -> None:
     assert log["weights_sha256"] == sha256(weights.read_bytes()).hexdigest()
     expected = {"model": run.model, "data": run.data, "seed": run.seed, "epochs": run.epochs, **run.settings}
     assert {name: log[name] for name in expected} == expected
-    assert len(log["history"]["seconds"]) == run.epochs
+    assert len(log["history"]["seconds"]) == run.epochs + run.fine_epochs
+    assert log.get("milestone", {}).get("epochs") == run.milestone
     model = models.load(weights)
     assert type(model) is models.IMAGE_MODELS[run.model]
     assert sum(parameter.numel() for parameter in model.parameters()) == log["parameters"]
@@ -39,10 +41,12 @@ def test_logged_accuracy_is_that_of_the_stored_weights(name: str) -> None:
 
 
 def test_accuracy_on_mnist_is_what_the_book_promises() -> None:
-    logs = {run.model: log_of(run) for run in checkpoints.RUNS if run.data == "mnist"}
-    assert logs["lenet"]["test"]["accuracy"] >= 0.985
-    assert logs["mnf-lenet"]["test"]["accuracy"] >= 0.98
-    assert logs["mnf-lenet"]["test"]["samples"] == 100
+    logs = {
+        run.name: log_of(run) for run in checkpoints.RUNS if run.name in ("lenet-mnist", "mnf-lenet-mnist")
+    }
+    assert logs["lenet-mnist"]["test"]["accuracy"] >= 0.985
+    assert logs["mnf-lenet-mnist"]["test"]["accuracy"] >= 0.98
+    assert logs["mnf-lenet-mnist"]["test"]["samples"] == 100
 
 
 def test_readme_shows_what_was_measured() -> None:
@@ -58,8 +62,12 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def few(split: str) -> TensorDataset:
         return TensorDataset(*(tensor[:64] for tensor in data.digits(split).tensors))
 
-    runs = [checkpoints.Run("lenet", "few", epochs=2, settings={"batch_size": 32, "progress": False}, seed=0)]
-    runs.append(checkpoints.Run("mnf-lenet", "few", epochs=1, settings={"batch_size": 64, "progress": False}))
+    runs = [
+        checkpoints.Run("lenet-few", "lenet", "few", 2, settings={"batch_size": 32, "progress": False}),
+        checkpoints.Run(
+            "mnf-lenet-few", "mnf-lenet", "few", 1, settings={"batch_size": 64, "progress": False}
+        ),
+    ]
     monkeypatch.setattr(checkpoints, "CHECKPOINTS", tmp_path)
     monkeypatch.setattr(checkpoints, "DATA", {"few": few})
     monkeypatch.setattr(checkpoints, "RUNS", runs)
@@ -94,6 +102,46 @@ def test_interrupted_pass_continues_and_ends_with_the_same_weights(
     assert trained == ["lenet-few", "again", "mnf-lenet-few"], "a finished run is not trained twice"
     assert {path.name: path.read_bytes() for path in small.glob("*.safetensors")} == whole
     assert len(list(small.iterdir())) == 4
+
+
+# Two epochs of two steps, the milestone is measured, an epoch, two fine epochs, the end is measured.
+@pytest.mark.parametrize("event", [2, 5, 7, 10, 12])
+def test_run_interrupted_in_any_phase_ends_with_the_same_weights_and_log(
+    event: int, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = checkpoints.Run(
+        "fine-few", "mnf-lenet", "few", epochs=3, fine_epochs=2, milestone=2, widths=(2, 3, 4, 10),
+        settings={"batch_size": 32, "progress": False},
+    )  # fmt: skip
+    monkeypatch.setattr(checkpoints, "RUNS", [run])
+    events = iter(range(1, 100))
+
+    def interruptible(function: Callable) -> Callable:
+        def call(*arguments: object) -> object:
+            if next(events) == 12 + event:
+                raise KeyboardInterrupt
+            return function(*arguments)
+
+        return call
+
+    def timeless() -> dict:
+        log = log_of(run)
+        del log["history"]["seconds"], log["test"]["seconds"]
+        return log
+
+    monkeypatch.setattr(training, "_update", interruptible(training._update))
+    monkeypatch.setattr(checkpoints, "evaluate", interruptible(checkpoints.evaluate))
+    checkpoints.main()
+    weights, log = (small / "fine-few.safetensors").read_bytes(), timeless()
+    assert {len(values) for values in log["history"].values()} == {5}
+    assert log["milestone"]["epochs"] == 2
+    assert log["milestone"]["nll"] != log["test"]["nll"]
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.main()
+    checkpoints.main()
+    assert (small / "fine-few.safetensors").read_bytes() == weights
+    assert timeless() == log
+    assert len(list(small.iterdir())) == 2
 
 
 def test_unknown_run_is_refused_by_name(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:

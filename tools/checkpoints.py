@@ -141,8 +141,12 @@ def train(run: Run) -> None:
 
     log: dict[str, Any] = {}
     if run.milestone:
-        epochs(run.milestone, "fit", **run.settings)
-        log["milestone"] = {"epochs": run.milestone, "samples": SAMPLES, **evaluate(model, test)}
+        measured = run.temporary("milestone")  # behind the milestone its weights are gone
+        if not measured.exists():
+            epochs(run.milestone, "fit", **run.settings)
+            save_json(measured, evaluate(model, test))
+        scores = json.loads(measured.read_text(encoding="utf-8"))
+        log["milestone"] = {"epochs": run.milestone, "samples": SAMPLES, **scores}
     history = asdict(epochs(run.epochs, "fit", **run.settings))
     if run.fine_epochs:
         fine = asdict(
@@ -283,7 +287,7 @@ def main() -> None:
     if {run.name for run in chosen} & {f"{name}-mnist" for name in TURNING}:
         rotate_nine()
     for run in chosen:
-        for purpose in ("fit", "fine", "finished"):
+        for purpose in ("fit", "milestone", "fine", "finished"):
             run.temporary(purpose).unlink(missing_ok=True)
 
 
