@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from benchmarks.timing import Row, in_turns, peak_megabytes, training_step
 from mnf_lite import layers, predict
-from mnf_lite.models import LeNet, MNFLeNet
+from mnf_lite.models import LeNet, MeanFieldLeNet, MNFLeNet
 
 WIDTHS = (20, 50, 50, 10)
 N_TRAIN = 60_000
@@ -29,11 +29,16 @@ def their_model() -> nn.Module | None:
 
 
 def training(budget: float) -> Iterator[Row]:
-    """One step of Adam on the bound: as `fit` and torch-mnf's notebook run it, then all in the same way."""
+    """One step of Adam on the bound: as `fit` and torch-mnf's notebook run it, then all in the same way.
+
+    What no step can do without stands beside it: means, variances and noise of every layer and their
+    gradients, without z, flows, KL and Adam.
+    """
     for batch in (32, 128):
         x, y = torch.rand(batch, 1, 28, 28), torch.randint(10, (batch,))
         for fused, which in ((True, "each with its own Adam"), (False, "Adam not fused for any")):
             mnf, plain, theirs = MNFLeNet(WIDTHS), LeNet(WIDTHS), their_model()
+            moments = MeanFieldLeNet(WIDTHS)
 
             def bound(model: nn.Module, x: Tensor = x, y: Tensor = y) -> Tensor:
                 return F.cross_entropy(model(x), y) + layers.kl_divergence(model) / N_TRAIN
@@ -43,6 +48,7 @@ def training(budget: float) -> Iterator[Row]:
                 "plain LeNet": training_step(
                     plain, lambda p=plain, x=x, y=y: F.cross_entropy(p(x), y), fused
                 ),
+                "moments alone": lambda m=moments, x=x, y=y: F.cross_entropy(m(x), y).backward(),
             }
             if theirs is not None:
                 steps["torch-mnf"] = training_step(
@@ -53,10 +59,23 @@ def training(budget: float) -> Iterator[Row]:
 
 @torch.no_grad()
 def prediction(budget: float) -> Iterator[Row]:
-    """500 predictions of each of 9 images; of each of 10,000, sample by sample beside pass by pass."""
+    """500 predictions of each of 9 images; of each of 10,000, sample by sample beside pass by pass.
+
+    What 500 predictions cannot do without stands beside them: a normal number for every weight, and the
+    largest of the products with them.
+    """
     mnf, plain, theirs = MNFLeNet(WIDTHS), LeNet(WIDTHS), their_model()
     nine, many = torch.rand(9, 1, 28, 28), torch.rand(10_000, 1, 28, 28)
     runs = {"mnf_lite": lambda: predict(mnf, nine, n_samples=500)}
+    weights, (maps_1, maps_2) = sum(p.numel() for p in plain.parameters()), WIDTHS[:2]
+    filters, patches = torch.rand(25, maps_2, 25 * maps_1), torch.rand(25, 25 * maps_1, 9 * 8 * 8)
+
+    def numbers_and_products() -> None:
+        for _ in range(500 // 25):
+            torch.randn(25, weights)
+            torch.bmm(filters, patches)
+
+    runs["numbers and products alone"] = numbers_and_products
     if theirs is not None:
         runs["torch-mnf"] = lambda: [theirs(image.repeat(500, 1, 1, 1)) for image in nine]
     yield Row("500 predictions of each of 9 images", in_turns(runs, budget))
