@@ -94,7 +94,7 @@ class StackedMLP(nn.Module):
         if not self.shapes:
             y = self.theta[:, None] if self.n > 1 else self.theta
             return y.expand(*y.shape[:-2], x.shape[:-1].numel(), -1)
-        h = x.reshape(-1, x.shape[-1])  # [..., in] -> [B, in]
+        h = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])  # [..., in] -> [B, in]
         h, product = (h.expand(self.n, -1, -1), torch.baddbmm) if self.n > 1 else (h, torch.addmm)
         for k, (weight, bias) in enumerate(self.layers()):
             h = product(bias, h.relu_() if k else h, weight)  # [n, B, in] -> [n, B, out]
