@@ -19,6 +19,7 @@ VARIANTS: dict[str, dict[str, float]] = {
     "1/N": {},
     "1/batches": {"kl_weight": 1 / BATCHES},
     "1/N, warm-up over 2 epochs": {"kl_warmup_epochs": 2},
+    "no KL": {"kl_weight": 0.0},
 }
 SETTINGS = {"variants": VARIANTS, "epochs": EPOCHS, "batch_size": BATCH_SIZE, "images": IMAGES, "samples": 50}
 SCORES = {
