@@ -9,14 +9,11 @@ The results go to ``book/results/all_flows.json`` and the weights of one seed, r
 ``book/results/all_flows.safetensors``; an interrupted run goes on where it stopped.
 """
 
-import argparse
-import json
 import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,8 +23,9 @@ from tqdm import tqdm
 
 from benchmarks import timing
 from benchmarks.flows import two_moons_models
+from benchmarks.results import parser, read, write
 from mnf_lite import data, flows
-from mnf_lite.files import load_tensors, replacing, save_tensors
+from mnf_lite.files import load_tensors, save_tensors
 from mnf_lite.flows import Compose, Flow, NormalizingFlow
 from mnf_lite.nets import MADE
 
@@ -269,24 +267,19 @@ def both_directions(
 
 def main() -> None:
     """Train what is missing in the file of results, or measure times; print the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.all_flows", description=__doc__)
-    parser.add_argument("--times", type=float, help="measure times instead, each for so many seconds")
-    parser.add_argument("--only", nargs="+", metavar="FLOW", help="train no others")
-    parser.add_argument("--out", type=Path, default=Path("book/results/all_flows.json"))
-    args = parser.parse_args()
+    command = parser("all_flows", __doc__)
+    command.add_argument("--times", type=float, help="measure times instead, each for so many seconds")
+    command.add_argument("--only", nargs="+", metavar="FLOW", help="train no others")
+    args = command.parse_args()
     timing.count_cpu_time()
-    settings = json.loads(json.dumps(SETTINGS | {"torch": torch.__version__}))
+    settings = SETTINGS | {"torch": torch.__version__}
     weights_file = args.out.with_suffix(".safetensors")
 
     def save(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-        results = json.loads(args.out.read_text()) if args.out.exists() else {}
-        if results.get("settings") != settings:
-            results = {"settings": settings, "flows": {}} | {"times": results.get("times", {})}
+        results = {"flows": {}, "times": {}} | read(args.out, settings)
         results["entropy"] = {d: getattr(data, d).entropy() for d in DENSITIES}
         change(results)
-        results["date"] = time.strftime("%Y-%m-%d")
-        with replacing(args.out) as part:
-            part.write_text(json.dumps(results, indent=1) + "\n")
+        write(args.out, results)
         return results
 
     if args.times:

@@ -6,20 +6,14 @@ ways, for prediction (forward) and for training (forward and backward). The resu
 that chapter again after running this.
 """
 
-import argparse
-import json
-import platform
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.passes import processor
+from benchmarks.results import parser, write
 from benchmarks.timing import in_turns, keep_freed_memory
-from mnf_lite.files import replacing
 from mnf_lite.layers import MNFConv2d
 
 SHAPES = {"first": (1, 20, 28), "second": (20, 50, 12)}  # channels in, maps out, pixels a side
@@ -66,12 +60,11 @@ def contenders(inputs: int, maps: int, side: int, backward: bool) -> dict[str, C
 
 def main() -> None:
     """Time everything and write the file."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.convolution", description=__doc__)
-    parser.add_argument(
+    command = parser("convolution", __doc__)
+    command.add_argument(
         "--budget", type=float, default=20.0, help="seconds for each convolution and task (20)"
     )
-    parser.add_argument("--out", type=Path, default=Path("book/results/convolution.json"))
-    args = parser.parse_args()
+    args = command.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     keep_freed_memory()
@@ -82,17 +75,7 @@ def main() -> None:
             seconds.setdefault(task, {})[name] = {way: float(f"{t:.3g}") for way, t in medians.items()}
             for way, t in medians.items():
                 print(f"{task:<8} {name:<38} {way:<20} {1e3 * t:8.3g} ms")
-    results = {
-        "machine": f"{processor()}, 1 thread",
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "date": time.strftime("%Y-%m-%d"),
-        "kernel": KERNEL,
-        "batch": BATCH,
-        "seconds": seconds,
-    }
-    with replacing(args.out) as part:
-        part.write_text(json.dumps(results, indent=1) + "\n")
+    write(args.out, {"kernel": KERNEL, "batch": BATCH, "seconds": seconds})
 
 
 if __name__ == "__main__":

@@ -6,18 +6,15 @@ at once. The scores, in nats above the exact entropy, go to ``book/results/mixin
 goes on where it stopped.
 """
 
-import argparse
-import json
 import math
 import time
 from collections.abc import Callable
 from itertools import product
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from mnf_lite.files import replacing
+from benchmarks.results import parser, read, write
 from mnf_lite.flows import AffineCoupling, Compose, Flow, InvertibleLinear, NormalizingFlow
 
 DIM = 8
@@ -124,22 +121,19 @@ def train(mixed: str, between: str, couplings: int, seeds: int) -> dict[str, obj
 
 def main() -> None:
     """Train what is missing in the file of results; print the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.mixing", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=5, help="seeds of every chain (5)")
-    parser.add_argument("--out", type=Path, default=Path("book/results/mixing.json"))
-    args = parser.parse_args()
+    command = parser("mixing", __doc__)
+    command.add_argument("--seeds", type=int, default=5, help="seeds of every chain (5)")
+    args = command.parse_args()
     torch.set_num_threads(1)
-    results = json.loads(args.out.read_text()) if args.out.exists() else {}
-    training = {"steps": STEPS, "batch": BATCH, "lr": LR, "hidden": HIDDEN, "held_out": HELD_OUT}
-    results |= {"torch": torch.__version__, "training": training, "seeds": args.seeds}
-    results |= {"dim": DIM, "width": WIDTH}
+    settings = {"steps": STEPS, "batch": BATCH, "lr": LR, "hidden": HIDDEN, "held_out": HELD_OUT}
+    settings |= {"seeds": args.seeds, "dim": DIM, "width": WIDTH}
+    results = read(args.out, settings)
     runs = results.setdefault("runs", {})
     for mixed, couplings, between in product(DATA, COUPLINGS, BETWEEN):
         name = f"{mixed}, {between}, {couplings}"
         if name not in runs:
             runs[name] = train(mixed, between, couplings, args.seeds)
-            with replacing(args.out) as part:
-                part.write_text(json.dumps(results, indent=1) + "\n")
+            write(args.out, results)
         print(name, [round(gap, 2) for gap in runs[name]["above_entropy"]], flush=True)
 
 

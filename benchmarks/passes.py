@@ -5,18 +5,14 @@ result goes to ``book/results/passes.json``, from which the chapter on autoregre
 execute that chapter again after running this.
 """
 
-import argparse
-import json
 import platform
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from benchmarks.results import parser, write
 from benchmarks.timing import in_turns
-from mnf_lite.files import replacing
 from mnf_lite.flows import IAF, MAF, AffineCoupling, Flow
 from mnf_lite.flows.base import soft_bound
 
@@ -51,20 +47,11 @@ def contenders(dim: int) -> dict[str, Callable[[], object]]:
     return runs
 
 
-def processor() -> str:
-    """The processor's own name where the system tells it, else its architecture."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 def main() -> None:
     """Time everything and write the file."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.passes", description=__doc__)
-    parser.add_argument("--budget", type=float, default=3.0, help="seconds for each dimension (3)")
-    parser.add_argument("--out", type=Path, default=Path("book/results/passes.json"))
-    args = parser.parse_args()
+    command = parser("passes", __doc__)
+    command.add_argument("--budget", type=float, default=3.0, help="seconds for each dimension (3)")
+    args = command.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     seconds: dict[str, list[float]] = {}
@@ -73,17 +60,14 @@ def main() -> None:
             for name, median in in_turns(contenders(dim), args.budget).items():
                 seconds.setdefault(name, []).append(float(f"{median:.3g}"))
     results = {
-        "machine": f"{processor()}, 1 thread",
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "date": time.strftime("%Y-%m-%d"),
         "hidden": HIDDEN,
         "batch": BATCH,
         "dims": DIMS,
         "seconds": seconds,
     }
-    with replacing(args.out) as part:
-        part.write_text(json.dumps(results, indent=1) + "\n")
+    write(args.out, results)
     for name, medians in seconds.items():
         print(f"{name:<26}", *(f"{1e3 * median:8.3g}" for median in medians), "ms")
 

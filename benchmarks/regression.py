@@ -9,12 +9,9 @@ The result goes to ``book/results/regression.json``, from which the chapter on t
 figures: execute it again after running this. An interrupted run goes on where it stopped.
 """
 
-import argparse
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,8 +22,8 @@ from sklearn.linear_model import BayesianRidge
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from benchmarks.results import parser, read, write
 from mnf_lite import predict
-from mnf_lite.files import replacing
 from mnf_lite.layers import MeanFieldLinear, kl_divergence
 from mnf_lite.models import MNFMLP, DropoutLinear
 
@@ -250,29 +247,22 @@ def diabetes_runs(method: str) -> Record:
 
 def main() -> None:
     """Run what is missing in the file of results."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.regression", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("book/results/regression.json"))
-    args = parser.parse_args()
+    args = parser("regression", __doc__).parse_args()
     torch.set_num_threads(1)
     settings: Record = {"hidden": HIDDEN, "hidden of the flows": FLOW, "members": MEMBERS, "dropout": DROPOUT}
     settings |= {"lr": LR, "samples": SAMPLES, "steps": STEPS, "warm-up of the cubic": CUBIC_WARMUP}
     settings |= {"splits": SPLITS, "epochs": EPOCHS, "warm-up": WARMUP, "batch": BATCH, "seed": 0}
     settings |= {"torch": torch.__version__, "scikit-learn": sklearn.__version__, "grid": rounded(GRID)}
     settings["data"] = [[values.flatten().tolist() for values in cubic(seed)] for seed in range(DATA_SETS)]
-    settings = json.loads(json.dumps(settings))
-    results = json.loads(args.out.read_text()) if args.out.exists() else {}
-    if results.get("settings") != settings:
-        results = {"settings": settings, "cubic": {}, "diabetes": {}}
+    results = read(args.out, settings)
     jobs: list[tuple[str, str, Callable[[str], Record]]] = [("cubic", m, cubic_runs) for m in METHODS]
     jobs += [("diabetes", m, diabetes_runs) for m in ("linear", *METHODS)]
     for task, method, runs in jobs:
-        if method in results[task]:
+        if method in results.setdefault(task, {}):
             continue
         start = time.thread_time()
         results[task][method] = runs(method)
-        results["date"] = time.strftime("%Y-%m-%d")
-        with replacing(args.out) as part:
-            part.write_text(json.dumps(results) + "\n")
+        write(args.out, results, indent=None)
         print(f"{task}, {method}: {time.thread_time() - start:.0f} s", flush=True)
 
 

@@ -5,19 +5,16 @@ points, in nats per point. The result goes to ``book/results/two_moons.json``; a
 where it stopped.
 """
 
-import argparse
-import json
 import statistics
 import time
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from benchmarks.flows import two_moons_models
+from benchmarks.results import parser, read, write
 from benchmarks.timing import parameters
 from mnf_lite import data
-from mnf_lite.files import replacing
 from mnf_lite.flows import NormalizingFlow
 
 PUBLISHED = {"steps": 1400, "batch": 128, "lr": 1e-4, "weight_decay": 1e-5, "decay": False, "clip": None}
@@ -69,14 +66,12 @@ def train(
 
 def main() -> None:
     """Train what is missing in the file of results; print the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.two_moons", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=5, help="seeds of every model and setting (5)")
-    parser.add_argument("--out", type=Path, default=Path("book/results/two_moons.json"))
-    args = parser.parse_args()
+    command = parser("two_moons", __doc__)
+    command.add_argument("--seeds", type=int, default=5, help="seeds of every model and setting (5)")
+    args = command.parse_args()
     torch.set_num_threads(1)
-    results = json.loads(args.out.read_text()) if args.out.exists() else {}
-    results |= {"entropy": data.moons.entropy(), "torch": torch.__version__, "held_out": HELD_OUT}
-    results |= {"settings": {"published": PUBLISHED, "serving": SERVING}}
+    results = read(args.out, {"published": PUBLISHED, "serving": SERVING})
+    results |= {"entropy": data.moons.entropy(), "held_out": HELD_OUT}
     runs = results.setdefault("runs", {})
     todo = [
         (name, label, options, seed)
@@ -90,9 +85,7 @@ def main() -> None:
         )
         if len(done) <= seed:
             done.append(train(name, seed, **options))
-            results["date"] = time.strftime("%Y-%m-%d")
-            with replacing(args.out) as part:
-                part.write_text(json.dumps(results, indent=1) + "\n")
+            write(args.out, results)
     print("| model | parameters | published | spread | serving | spread |\n|---|---:|---:|---:|---:|---:|")
     for name, run in runs.items():
         cells = [f"{run['parameters']:,}"]
