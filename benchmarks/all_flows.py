@@ -22,7 +22,7 @@ from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 from tqdm import tqdm
 
 from benchmarks import timing
-from benchmarks.flows import two_moons_models
+from benchmarks.densities import Scorer, two_moons_models
 from benchmarks.results import parser, read, write
 from mnf_lite import data, flows
 from mnf_lite.files import load_tensors, save_tensors
@@ -35,37 +35,44 @@ SETTINGS: dict[str, Any] = {"steps": 1500, "batch": 256, "seeds": 3, "clip": 10.
 SETTINGS |= {"densities": DENSITIES, "rates": RATES}
 CURVE = 100  # steps over which the training loss is averaged
 HIDDEN = (32, 32)  # of every network: about 1,190 parameters a layer
-WIDE = 64  # dimension at which single layers are timed
+WIDE, WIDE_HIDDEN = 64, (64, 64)  # dimension and networks of the single layers that are timed
 CONSTANTS = ("mask", "corners")  # buffers that the constructor makes again
 
 
-def chain(layers: int, make: Callable[[int], list[Flow]]) -> Compose:
-    """``make(parity)`` again and again, and an ActNorm next to the data, which gives them unit variance."""
-    return Compose([*(flow for k in range(layers) for flow in make(k % 2)), flows.ActNorm(2)])
+def glow_step(dim: int, _: int, hidden: tuple[int, ...]) -> list[Flow]:
+    """The map between two couplings may take any direction: they need no parities."""
+    coupling = flows.AffineCoupling(dim, hidden=hidden, shared=True)
+    return [coupling, flows.InvertibleLinear(dim), flows.ActNorm(dim)]
+
+
+# Layers of a chain, and a layer from dimension, parity and hidden units. Those with networks have about 9,500
+# parameters that are used.
+Layer = Callable[[int, int, tuple[int, ...]], list[Flow]]
+FAMILIES: dict[str, tuple[int, Layer]] = {
+    "affine": (1, lambda dim, p, hidden: [flows.AffineConstant(dim)]),
+    "planar": (16, lambda dim, p, hidden: [flows.Planar(dim)]),
+    "radial": (16, lambda dim, p, hidden: [flows.Radial(dim)]),
+    "additive coupling": (8, lambda dim, p, hidden: [flows.AdditiveCoupling(dim, p, hidden)]),
+    "affine coupling": (8, lambda dim, p, hidden: [flows.AffineCoupling(dim, p, hidden, shared=True)]),
+    "gated coupling": (8, lambda dim, p, hidden: [flows.GatedCoupling(dim, p, hidden)]),
+    "MAF": (8, lambda dim, p, hidden: [flows.MAF(dim, p, hidden)]),
+    "IAF": (8, lambda dim, p, hidden: [flows.IAF(dim, p, hidden)]),
+    "Glow steps": (8, glow_step),
+    "spline coupling": (5, lambda dim, p, hidden: [flows.SplineCoupling(dim, p, hidden=hidden)]),
+    "spline autoregressive": (5, lambda dim, p, hidden: [flows.SplineAutoregressive(dim, p, hidden=hidden)]),
+}
+
+
+def chain(family: str) -> Compose:
+    """Layers of alternating parity, and an ActNorm next to the data, which gives them unit variance."""
+    layers, make = FAMILIES[family]
+    steps = [flow for k in range(layers) for flow in make(2, k % 2, HIDDEN)]
+    return Compose(steps if isinstance(steps[-1], flows.ActNorm) else [*steps, flows.ActNorm(2)])
 
 
 def chains() -> dict[str, Callable[[], Compose]]:
-    """A chain of each family: those with networks have about 9,500 parameters that are used."""
-
-    def glow_step() -> list[Flow]:
-        coupling = flows.AffineCoupling(2, hidden=HIDDEN, shared=True)
-        return [coupling, flows.InvertibleLinear(2), flows.ActNorm(2)]
-
-    return {
-        "affine": lambda: chain(1, lambda _: [flows.AffineConstant(2)]),
-        "planar": lambda: chain(16, lambda _: [flows.Planar(2)]),
-        "radial": lambda: chain(16, lambda _: [flows.Radial(2)]),
-        "additive coupling": lambda: chain(8, lambda p: [flows.AdditiveCoupling(2, p, HIDDEN)]),
-        "affine coupling": lambda: chain(8, lambda p: [flows.AffineCoupling(2, p, HIDDEN, shared=True)]),
-        "gated coupling": lambda: chain(8, lambda p: [flows.GatedCoupling(2, p, HIDDEN)]),
-        "MAF": lambda: chain(8, lambda p: [flows.MAF(2, p, HIDDEN)]),
-        "IAF": lambda: chain(8, lambda p: [flows.IAF(2, p, HIDDEN)]),
-        "Glow steps": lambda: Compose([flow for _ in range(8) for flow in glow_step()]),
-        "spline coupling": lambda: chain(5, lambda p: [flows.SplineCoupling(2, p, hidden=HIDDEN)]),
-        "spline autoregressive": lambda: chain(
-            5, lambda p: [flows.SplineAutoregressive(2, p, hidden=HIDDEN)]
-        ),
-    }
+    """A chain of each family."""
+    return {family: partial(chain, family) for family in FAMILIES}
 
 
 def published() -> dict[str, Callable[[], Compose]]:
@@ -133,18 +140,6 @@ def train(models: list[NormalizingFlow], points: Tensor, rates: Tensor, clip: fl
     return torch.stack(losses)
 
 
-class Scorer(nn.Module):
-    """The log-density of a model as its forward pass, which is what ``functional_call`` calls."""
-
-    def __init__(self, model: NormalizingFlow) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[..., 2] -> [...]``."""
-        return self.model.log_prob(x)
-
-
 @cache
 def held_out(density: str) -> tuple[Tensor, Tensor]:
     """Fresh points in float64 and their exact log-density."""
@@ -203,26 +198,8 @@ def finite(value: float) -> float | None:
 
 def wide_layers() -> dict[str, Flow]:
     """One layer of each kind on R^64, both directions of which are timed."""
-    net = {"hidden": (64, 64)}
-    return {
-        "affine": flows.AffineConstant(WIDE),
-        "planar": flows.Planar(WIDE),
-        "radial": flows.Radial(WIDE),
-        "additive coupling": flows.AdditiveCoupling(WIDE, **net),
-        "affine coupling": flows.AffineCoupling(WIDE, **net, shared=True),
-        "gated coupling": flows.GatedCoupling(WIDE, **net),
-        "MAF": flows.MAF(WIDE, **net),
-        "IAF": flows.IAF(WIDE, **net),
-        "Glow steps": Compose(
-            [
-                flows.AffineCoupling(WIDE, **net, shared=True),
-                flows.InvertibleLinear(WIDE),
-                flows.ActNorm(WIDE),
-            ]
-        ),
-        "spline coupling": flows.SplineCoupling(WIDE, **net),
-        "spline autoregressive": flows.SplineAutoregressive(WIDE, **net),
-    }
+    layers = {family: make(WIDE, 0, WIDE_HIDDEN) for family, (_, make) in FAMILIES.items()}
+    return {family: Compose(layer) if len(layer) > 1 else layer[0] for family, layer in layers.items()}
 
 
 def times(budget: float) -> dict[str, dict[str, dict[str, float]]]:

@@ -15,6 +15,7 @@ import torch
 import zuko
 from torch import Tensor, nn
 
+from benchmarks.densities import two_moons_models
 from benchmarks.timing import Row, in_turns, parameters, peak_megabytes, training_step
 from mnf_lite import flows
 
@@ -225,24 +226,6 @@ def sampling_in_passes(budget: float, dim: int = 64) -> Row:
     with torch.no_grad():
         seconds = in_turns({"mnf_lite": lambda: flow(z), "D passes": lambda: flow.net(z)}, budget)
     return Row(f"sampling from MAF, D = {dim}", seconds | {"D passes": seconds["D passes"] * dim})
-
-
-def two_moons_models() -> dict[str, flows.Compose]:
-    """The four published two-moons models."""
-
-    def splines(make: Callable[[], list[flows.Flow]]) -> flows.Compose:
-        return flows.Compose(
-            [flow for _ in range(3) for flow in (flows.ActNorm(2), flows.InvertibleLinear(2), *make())]
-        )
-
-    return {
-        "9 x AffineCoupling": flows.Compose([flows.AffineCoupling(2, k % 2) for k in range(9)]),
-        "9 x MAF": flows.Compose([flows.MAF(2, k % 2) for k in range(9)]),
-        "3 x [ActNorm, linear, SplineAutoregressive]": splines(lambda: [flows.SplineAutoregressive(2)]),
-        "3 x [ActNorm, linear, 2 SplineCoupling]": splines(
-            lambda: [flows.SplineCoupling(2, parity) for parity in (0, 1)]
-        ),
-    }
 
 
 def against_torch_mnf(budget: float) -> Iterator[Row]:

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from itertools import product
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from benchmarks.densities import Scorer
 from benchmarks.results import parser, read, write
 from mnf_lite.flows import AffineCoupling, Compose, Flow, InvertibleLinear, NormalizingFlow
 
@@ -66,27 +67,20 @@ class Order(Flow):
         return x[..., self.order.argsort()], x.new_zeros(x.shape[:-1])
 
 
-class Score(nn.Module):
-    """The log-density of a chain, as a module to be stacked with others.
+def chain(between: str, couplings: int) -> NormalizingFlow:
+    """A density.
 
     Args:
         between: what follows each coupling on its way from z to x.
         couplings: how many of them.
     """
-
-    def __init__(self, between: str, couplings: int) -> None:
-        super().__init__()
-        make: Callable[[], Flow] = {
-            "reverse": lambda: Order(torch.arange(DIM).flip(0)),
-            "random": lambda: Order(torch.randperm(DIM)),
-            "linear": lambda: InvertibleLinear(DIM),
-        }[between]
-        steps = (flow for _ in range(couplings) for flow in (AffineCoupling(DIM, hidden=HIDDEN), make()))
-        self.model = NormalizingFlow(Compose(steps))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``log p(x) [n, 8] -> [n]``."""
-        return self.model.log_prob(x)
+    make: Callable[[], Flow] = {
+        "reverse": lambda: Order(torch.arange(DIM).flip(0)),
+        "random": lambda: Order(torch.randperm(DIM)),
+        "linear": lambda: InvertibleLinear(DIM),
+    }[between]
+    steps = (flow for _ in range(couplings) for flow in (AffineCoupling(DIM, hidden=HIDDEN), make()))
+    return NormalizingFlow(Compose(steps))
 
 
 def train(mixed: str, between: str, couplings: int, seeds: int) -> dict[str, object]:
@@ -94,7 +88,7 @@ def train(mixed: str, between: str, couplings: int, seeds: int) -> dict[str, obj
     models = []
     for seed in range(seeds):
         torch.manual_seed(seed)
-        models.append(Score(between, couplings))
+        models.append(Scorer(chain(between, couplings)))
     curves = Curves(mixed)
     parameters, buffers = torch.func.stack_module_state(models)  # type: ignore[arg-type]
 

@@ -11,7 +11,7 @@ import time
 import torch
 from tqdm import tqdm
 
-from benchmarks.flows import two_moons_models
+from benchmarks.densities import two_moons_models
 from benchmarks.results import parser, read, write
 from benchmarks.timing import parameters
 from mnf_lite import data
