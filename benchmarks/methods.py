@@ -1,5 +1,7 @@
 """The five methods that Part III compares: networks of equal widths, trained by ``make checkpoints``."""
 
+import json
+
 from torch import nn
 
 from mnf_lite import models
@@ -23,6 +25,14 @@ def names(method: str, seed: int, source: str = "mnist") -> list[str]:
 def load(method: str, seed: int, source: str = "mnist") -> list[nn.Module]:
     """Its networks, as `predict` takes them. With the digits there is seed 0 alone."""
     return [models.load(CHECKPOINTS / f"{name}.safetensors") for name in names(method, seed, source)]
+
+
+def weights(method: str, seed: int) -> list[str] | None:
+    """Fingerprints of its weights with one seed; None where some are not trained yet."""
+    logs = [CHECKPOINTS / f"{name}.json" for name in names(method, seed)]
+    if not all(log.is_file() for log in logs):
+        return None
+    return [json.loads(log.read_text(encoding="utf-8"))["weights_sha256"] for log in logs]
 
 
 def samples(method: str, wanted: int) -> int:
