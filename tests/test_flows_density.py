@@ -17,6 +17,8 @@ from mnf_lite.flows import (
     StandardNormal,
 )
 
+pytestmark = pytest.mark.usefixtures("seed")
+
 
 def flow(dim: int = 2) -> Compose:
     torch.manual_seed(0)
@@ -25,11 +27,6 @@ def flow(dim: int = 2) -> Compose:
 
 def independent(dim: int = 2) -> D.Distribution:
     return D.Independent(D.Normal(torch.zeros(dim), torch.ones(dim)), 1)
-
-
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
 
 
 BASES = {

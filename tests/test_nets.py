@@ -7,12 +7,8 @@ from torch.func import jacrev
 
 from mnf_lite.nets import MADE, MLP, MaskedLinear, StackedMLP
 
+pytestmark = pytest.mark.usefixtures("seed")
 HIDDEN = [(), (1,), (3, 2), (24, 24, 24)]
-
-
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
 
 
 class TestMLP:
