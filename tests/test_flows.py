@@ -55,14 +55,10 @@ name_of = attrgetter("__name__")
 DTYPES = [torch.float64, torch.float32]
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 
+pytestmark = pytest.mark.usefixtures("seed")
 all_flows = pytest.mark.parametrize("name", list(FLOWS))
 all_dims = pytest.mark.parametrize("dim", DIMS)
 all_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype)[6:])
-
-
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
 
 
 def make(name: str, dim: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Flow:
@@ -440,13 +436,13 @@ class TestAutoregressive:
     @pytest.mark.parametrize("parity", [0, 1])
     @pytest.mark.parametrize("hidden", [(), (1,), (2, 7), (24, 24, 24)], ids=str)
     def test_the_jacobian_is_triangular_in_both_directions(self, make_flow, parity, hidden):
-        flow, z = make_flow(5, parity=parity, hidden=hidden).double(), 0.5 * points(40, 5)
+        flow, z = make_flow(5, parity=parity, hidden=hidden).double(), 0.5 * points(200, 5)
         for direction in (flow, flow.inverse):
             jacobian = vmap(jacrev(lambda point, f=direction: f(point)[0]))(z)
             jacobian = jacobian.flip(1, 2) if parity else jacobian
             assert not jacobian.triu(1).any()
             assert (jacobian.diagonal(dim1=1, dim2=2) > 0).all()
-            assert hidden != (24, 24, 24) or jacobian.tril(-1).any()
+            assert hidden != (24, 24, 24) or jacobian.any(0).sum() == 15  # every earlier coordinate is read
 
     def test_iaf_is_maf_run_the_other_way(self):
         maf, iaf, x = MAF(4), IAF(4), points(6, 4, dtype=torch.float32)
