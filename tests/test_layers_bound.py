@@ -38,9 +38,10 @@ def test_every_draw_is_zero_where_the_flows_of_q_and_r_undo_each_other(kind, arg
     layer = stir(kind(*args, prior_std=prior_std))
     layer.flow_r = flows.Compose([Inverse(flow) for flow in reversed(list(layer.flow_q))])
     at_the_prior(layer)
+    torch.manual_seed(0)
     z, _ = layer.sample_z(50)
     assert (layer.flow_q(z)[0] - z).abs().max() > 0.1
-    assert layer.kl_samples(50).abs().max() < 1e-10
+    assert layer.kl_samples(50).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize(

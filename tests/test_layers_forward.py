@@ -392,6 +392,7 @@ def test_gradient_of_the_noise_is_right_down_to_the_smallest_variances(kind, arg
         y.square().sum().sqrt().backward()
         # |y| is homogeneous of degree 1/2 in the variances, so the gradients in their logs sum to |y| / 2
         assert torch.allclose(layer.weight_log_var.grad.sum(), y.norm() / 2, rtol=1e-9, atol=0)
+        assert y.norm() > 0
 
 
 # errors
