@@ -72,7 +72,7 @@ def log_odds(networks: Sequence[nn.Module], x: Tensor, y: Tensor) -> Tensor:
 def gradient(networks: Sequence[nn.Module], x: Tensor, y: Tensor) -> Tensor:
     """Slope of the log-odds against the truth in every pixel."""
     parts = []
-    for some, labels in zip(x.split(CHUNK), y.split(CHUNK), strict=True):
+    for some, labels in zip(torch.split(x, CHUNK), torch.split(y, CHUNK), strict=True):
         leaf = some.clone().requires_grad_()
         parts.append(torch.autograd.grad(log_odds(networks, leaf, labels).sum(), leaf)[0])
     return torch.cat(parts)
