@@ -1,4 +1,4 @@
-"""How pytest runs the chapters: as they were executed, on real data where it is at hand."""
+"""How pytest runs the chapters: as they were executed, on real data where it is at hand; a seed for tests."""
 
 import os
 import re
@@ -54,3 +54,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         }.items():
             patch.setenv(name, value)
         return (yield)
+
+
+@pytest.fixture
+def seed() -> None:
+    """The same random numbers for a test whatever ran before it."""
+    import torch  # not above: it would fix its number of threads before that is set
+
+    torch.manual_seed(0)
