@@ -21,7 +21,14 @@ VARIANTS: dict[str, dict[str, float]] = {
     "1/N, warm-up over 1 epoch": {"kl_warmup_epochs": 1},
     "no KL": {"kl_weight": 0.0},
 }
-SETTINGS = {"variants": VARIANTS, "epochs": EPOCHS, "batch_size": BATCH_SIZE, "images": IMAGES, "samples": 50}
+SAMPLES = 50
+SETTINGS = {
+    "variants": VARIANTS,
+    "epochs": EPOCHS,
+    "batch_size": BATCH_SIZE,
+    "images": IMAGES,
+    "samples": SAMPLES,
+}
 SCORES = {
     "accuracy": metrics.accuracy,
     "nll": metrics.negative_log_likelihood,
@@ -46,7 +53,7 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
     )
     images, labels = data.mnist("test").tensors
     torch.manual_seed(0)
-    p = predict(model, images, n_samples=50)
+    p = predict(model, images, n_samples=SAMPLES)
     figures = {name: round(score(p, labels).item(), 5) for name, score in SCORES.items()}
     kept = {name: [round(v, 5) for v in values] for name, values in asdict(history).items() if values}
     return figures | {"history": kept}

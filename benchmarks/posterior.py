@@ -8,7 +8,6 @@ or belongs to other weights.
 """
 
 import copy
-import json
 import math
 import time
 from collections.abc import Callable
@@ -19,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from benchmarks.methods import METHODS, load, names, samples
+from benchmarks.methods import METHODS, load, samples, weights
 from benchmarks.results import parser, read, write
 from mnf_lite import data, layers, metrics, models, plots, predict
 from mnf_lite.layers.base import Multiplicative
-from tools.checkpoints import CHECKPOINTS, SEEDS
+from tools.checkpoints import SEEDS
 
 SETTINGS: dict[str, Any] = {
     "prune": {"images": 2000, "fractions": [0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98]},
@@ -410,15 +409,13 @@ def main() -> None:
     null = np.sort([dip(rng.random(SETTINGS["modes"]["samples"])) for _ in range(SETTINGS["modes"]["null"])])
     for seed in args.seeds:
         for method in METHODS:
-            logs = [CHECKPOINTS / f"{name}.json" for name in names(method, seed)]
-            if missing := [log.stem for log in logs if not log.exists()]:
-                print(f"{method}, seed {seed}: no {missing[0]} yet")
+            found, entries = weights(method, seed), methods.setdefault(method, {})
+            if found is None:
+                print(f"{method}, seed {seed}: no weights yet")
                 continue
-            weights = [json.loads(log.read_text(encoding="utf-8"))["weights_sha256"] for log in logs]
-            entries = methods.setdefault(method, {})
-            if entries.get(str(seed), {}).get("weights") == weights:
+            if entries.get(str(seed), {}).get("weights") == found:
                 continue
-            entries[str(seed)] = {"weights": weights} | measure(method, seed, null)
+            entries[str(seed)] = {"weights": found} | measure(method, seed, null)
             write(args.out, results)
             print(f"{method}, seed {seed}: {entries[str(seed)]['cpu_seconds']} s", flush=True)
 

@@ -11,19 +11,14 @@ from typing import Any
 import torch
 from torch.utils.data import TensorDataset
 
-from benchmarks.methods import METHODS
+from benchmarks.methods import METHODS, samples
 from benchmarks.results import parser, read, write
 from mnf_lite import data, fit, metrics, models, predict
 from tools.checkpoints import MEMBERS, SEEDS, WIDTHS
 
 SETTINGS: dict[str, Any] = {
-    "epochs": {
-        "100": 250,
-        "300": 100,
-        "1000": 40,
-        "3000": 15,
-        "10000": 6,
-    },  # by the number of training images
+    # By the number of training images.
+    "epochs": {"100": 250, "300": 100, "1000": 40, "3000": 15, "10000": 6},
     "batch_size": 64,
     "samples": 20,
     "seeds": SEEDS,
@@ -59,8 +54,7 @@ def measure(method: str, size: int, seed: int) -> dict[str, float]:
     trained = time.thread_time() - start
     images, labels = data.mnist("test").tensors
     torch.manual_seed(0)
-    n = {"LeNet": 1, "deep ensemble": MEMBERS}.get(method, SETTINGS["samples"])
-    p = predict(members, images, n_samples=n)
+    p = predict(members, images, n_samples=samples(method, SETTINGS["samples"]))
     figures = {name: round(score(p, labels).item(), 5) for name, score in SCORES.items()}
     return figures | {"kl": round(history.kl[-1], 1), "cpu_seconds": round(trained, 1)}
 
