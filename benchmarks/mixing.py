@@ -14,6 +14,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from benchmarks import timing
 from benchmarks.densities import Scorer
 from benchmarks.results import parser, read, write
 from mnf_lite.flows import AffineCoupling, Compose, Flow, InvertibleLinear, NormalizingFlow
@@ -109,8 +110,11 @@ def train(mixed: str, between: str, couplings: int, seeds: int) -> dict[str, obj
     held_out = curves(HELD_OUT, seed=2)
     with torch.no_grad():
         gap = curves.log_prob(held_out) - ensemble(parameters, buffers, held_out)  # [seeds, n]
-    size = sum(p.numel() for p in models[0].parameters())
-    return {"above_entropy": gap.mean(1).tolist(), "parameters": size, "cpu_ms_per_step": cpu}
+    return {
+        "above_entropy": gap.mean(1).tolist(),
+        "parameters": timing.parameters(models[0]),
+        "cpu_ms_per_step": cpu,
+    }
 
 
 def main() -> None:
