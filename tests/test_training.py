@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from mnf_lite import fit, layers, models, predict, training
-from mnf_lite.files import load_tensors, save_tensors
+from mnf_lite.files import load_tensors
 
 SMALL = (2, 3, 4, 2)
 
@@ -305,7 +305,7 @@ def test_a_killed_run_continues_and_ends_equal_to_the_bit(tmp_path):
     assert timeless(continued) == timeless(history)
     killed, whole = (load_tensors(tmp_path / name)[0] for name in ("killed", "whole"))
     assert same(killed, whole)
-    assert {path.name for path in tmp_path.iterdir()} <= {"killed", "whole", ".killed.part"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"]
 
 
 @pytest.mark.parametrize(
@@ -376,18 +376,6 @@ def test_a_folder_that_cannot_be_made_stops_the_run_before_it_starts(tmp_path):
     assert same(state(network), before)
 
 
-def test_a_failed_save_leaves_no_part_of_a_file(tmp_path, monkeypatch):
-    def half(path, content):
-        with path.open("wb") as file:
-            file.write(content[: len(content) // 2])
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", half)
-    with pytest.raises(OSError, match="No space left on device; nothing was written"):
-        save_tensors(tmp_path / "c", {}, {})
-    assert list(tmp_path.iterdir()) == []
-
-
 # --------------------------------------------------------------------------------------- two processes
 
 
@@ -432,7 +420,7 @@ def test_two_processes_have_the_losses_of_one(tmp_path):
         assert weights_of_first == weights_of_second == pytest.approx(weights_of_one, rel=1e-4)
         assert timeless(first) == timeless(second)
         for name, figures in timeless(one).items():
-            assert first[name] == pytest.approx(figures, rel=1e-4) or name == "seconds", name
+            assert first[name] == pytest.approx(figures, rel=1e-4), name
 
 
 # ------------------------------------------------------------------------------------------- bad input
