@@ -252,24 +252,29 @@ def main() -> None:
     args = command.parse_args()
     torch.set_num_threads(1)
     results = read(args.out, SETTINGS)
+    scores = results.setdefault("scores", {})
+
+    def keep() -> None:
+        results["table"] = table(results)
+        write(args.out, results, indent=None)
+
     if args.costs or "costs" not in results:
         results["costs"] = costs()
-        write(args.out, results, indent=None)
-    scores = results.setdefault("scores", {})
+        keep()
     for seed in range(SEEDS):
         for method in METHODS:
             found, kept = weights(method, seed), scores.setdefault(method, {})
             if found is None:
-                print(f"{method}, seed {seed}: no weights yet")
+                print(f"{method}, seed {seed}: not trained yet, left out", flush=True)
             elif kept.get(str(seed), {}).get("weights") != found:
                 kept[str(seed)] = {"weights": found, **measure(method, seed)}
-                write(args.out, results, indent=None)
+                keep()
                 print(f"{method}, seed {seed}: { {s: kept[str(seed)][s] for s in SCORES} }", flush=True)
-    results["table"] = table(results)
-    write(args.out, results, indent=None)
-    text = with_table(README.read_text(encoding="utf-8"), results["table"])
-    with replacing(README) as half:
-        half.write_text(text, encoding="utf-8")
+    keep()  # with what other scripts have found since
+    if args.out == command.get_default("out"):
+        text = with_table(README.read_text(encoding="utf-8"), results["table"])
+        with replacing(README) as half:
+            half.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
