@@ -18,7 +18,7 @@ from tools.checkpoints import MEMBERS, SEEDS, WIDTHS
 
 SETTINGS: dict[str, Any] = {
     # By the number of training images.
-    "epochs": {"100": 250, "300": 100, "1000": 40, "3000": 15, "10000": 6},
+    "epochs": {"100": 250, "1000": 30, "10000": 4},
     "batch_size": 64,
     "samples": 20,
     "seeds": SEEDS,
