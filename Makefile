@@ -9,6 +9,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PINS := $(shell cat requirements.txt pyproject.toml | cksum | tr ' ' -)
 READY := $(VENV)/ready-$(PINS)
+# What Part III reads; scores is the last one, for it writes the table of the README from all of them.
+TABLES := kl_weight training_size rotation out_of_distribution adversarial posterior scores
 
 .DEFAULT_GOAL := help
 .PHONY: help book test lab execute checkpoints bench lint clean
@@ -28,8 +30,9 @@ lab: $(READY) ## open the chapters in JupyterLab; saving one writes both files o
 execute: $(READY) ## execute stale chapters, or CHAPTER=book/part/NN_name.md, or CHAPTER=all
 	@$(BIN)/python tools/chapters.py $(CHAPTER)
 
-checkpoints: $(READY) ## train the networks of the book again, continuing where a run was interrupted
+checkpoints: $(READY) ## train the networks of the book and measure them again, continuing where it was interrupted
 	@$(BIN)/python tools/checkpoints.py
+	@for table in $(TABLES); do $(BIN)/python -m benchmarks.$$table || exit; done
 
 bench: $(READY) ## time the flows against other libraries (installs the extra "bench")
 	@$(BIN)/python -m pip install --quiet --quiet --constraint requirements.txt --editable '.[bench]' \
