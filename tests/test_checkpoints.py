@@ -49,6 +49,16 @@ def test_accuracy_on_mnist_is_what_the_book_promises() -> None:
     assert logs["mnf-lenet-mnist"]["test"]["samples"] == 100
 
 
+@pytest.mark.parametrize("model", ["lenet", "mnf-lenet"])
+def test_fully_trained_networks_are_right_on_99_of_100_images(model: str) -> None:
+    runs = [
+        run for run in checkpoints.RUNS if run.model == model and run.name.startswith(f"equal-{model}-mnist")
+    ]
+    accuracies = [log_of(run)["test"]["accuracy"] for run in runs]
+    assert len(accuracies) >= checkpoints.SEEDS
+    assert min(accuracies) >= 0.99
+
+
 def test_readme_shows_what_was_measured() -> None:
     text = checkpoints.README.read_text(encoding="utf-8")
     results = json.loads((checkpoints.RESULTS / "rotating_nine.json").read_text(encoding="utf-8"))
