@@ -86,7 +86,7 @@ PUBLIC = {
     ),
     "z shared by the batch of a convolution": (
         CONV,
-        "self.sample_z(len(x))[0]",
+        "self.sample_z(n)[0]",
         "self.sample_z(1)[0]",
         SHARED_Z,
     ),

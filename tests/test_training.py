@@ -420,7 +420,7 @@ def test_two_processes_have_the_losses_of_one(tmp_path):
         assert weights_of_first == weights_of_second == pytest.approx(weights_of_one, rel=1e-4)
         assert timeless(first) == timeless(second)
         for name, figures in timeless(one).items():
-            assert first[name] == pytest.approx(figures, rel=1e-4), name
+            assert timeless(first)[name] == pytest.approx(figures, rel=1e-4), name
 
 
 # ------------------------------------------------------------------------------------------- bad input
