@@ -31,10 +31,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.methods import METHODS, load, samples, weights
+from benchmarks.methods import load, samples, trained
 from benchmarks.results import parser, read, write
 from mnf_lite import data, layers, metrics, models, predict
-from tools.checkpoints import CHECKPOINTS, SEEDS
+from tools.checkpoints import CHECKPOINTS
 
 STEP = 25  # every 25th test image: the two halves of the set have different writers
 EPSILONS = [0.05, 0.1, 0.15, 0.2, 0.25, 0.3]
@@ -158,29 +158,25 @@ def main() -> None:
     results = read(args.out, SETTINGS)
     scores = results.setdefault("scores", {})
     x, y = images()
-    for seed in range(SEEDS):
-        for method in METHODS:
-            trained = weights(method, seed)
-            if trained is None:
-                print(f"{method}, seed {seed}: not trained yet")
-                continue
-            found = scores.setdefault(method, {}).setdefault(str(seed), {})
-            if found.get("weights") != trained:
-                found.clear()
-                found["weights"] = trained
-            members, n = load(method, seed), samples(method, JUDGES)
-            missing = [name for name in ATTACKS if name not in found]
-            if missing:
-                clean = judge(members, n, x)
-                found["clean"] = describe(clean, clean, y)
-            for name in missing:
-                start = time.thread_time()
-                found[name] = [
-                    describe(judge(members, n, moved), clean, y)
-                    for moved in attack(name, members, samples(method, POOL))
-                ]
-                write(args.out, results)
-                print(f"{method}, seed {seed}, {name}: {time.thread_time() - start:.0f} s", flush=True)
+    for method, seed, fingerprints in trained():
+        found = scores.setdefault(method, {}).setdefault(str(seed), {})
+        if found.get("weights") != fingerprints:
+            found.clear()
+            found["weights"] = fingerprints
+        left = [name for name in ATTACKS if name not in found]
+        if not left:
+            continue
+        members, n = load(method, seed), samples(method, JUDGES)
+        clean = judge(members, n, x)
+        found["clean"] = describe(clean, clean, y)
+        for name in left:
+            start = time.thread_time()
+            found[name] = [
+                describe(judge(members, n, moved), clean, y)
+                for moved in attack(name, members, samples(method, POOL))
+            ]
+            write(args.out, results)
+            print(f"{method}, seed {seed}, {name}: {time.thread_time() - start:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

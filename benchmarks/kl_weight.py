@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
+from benchmarks.methods import SCORES
 from benchmarks.results import parser, read, write
-from mnf_lite import data, fit, metrics, models, predict
+from mnf_lite import data, fit, models, predict
 
 EPOCHS, BATCH_SIZE, IMAGES = 2, 64, 60_000
 BATCHES = -(-IMAGES // BATCH_SIZE)
@@ -28,12 +29,6 @@ SETTINGS = {
     "batch_size": BATCH_SIZE,
     "images": IMAGES,
     "samples": SAMPLES,
-}
-SCORES = {
-    "accuracy": metrics.accuracy,
-    "nll": metrics.negative_log_likelihood,
-    "brier": metrics.brier_score,
-    "ece": metrics.expected_calibration_error,
 }
 
 

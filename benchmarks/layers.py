@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.timing import Row, in_turns, peak_megabytes, training_step
+from benchmarks.timing import Row, in_turns, parameters, peak_megabytes, training_step
 from mnf_lite import layers, predict
 from mnf_lite.models import LeNet, MeanFieldLeNet, MNFLeNet
 
@@ -67,7 +67,7 @@ def prediction(budget: float) -> Iterator[Row]:
     mnf, plain, theirs = MNFLeNet(WIDTHS), LeNet(WIDTHS), their_model()
     nine, many = torch.rand(9, 1, 28, 28), torch.rand(10_000, 1, 28, 28)
     runs = {"mnf_lite": lambda: predict(mnf, nine, n_samples=500)}
-    weights, (maps_1, maps_2) = sum(p.numel() for p in plain.parameters()), WIDTHS[:2]
+    weights, (maps_1, maps_2) = parameters(plain), WIDTHS[:2]
     filters, patches = torch.rand(25, maps_2, 25 * maps_1), torch.rand(25, 25 * maps_1, 9 * 8 * 8)
 
     def numbers_and_products() -> None:

@@ -1,10 +1,12 @@
 """The five methods that Part III compares: networks of equal widths, trained by ``make checkpoints``."""
 
 import json
+from collections.abc import Callable, Iterator
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from mnf_lite import models
+from mnf_lite import metrics, models
 from tools.checkpoints import CHECKPOINTS, MEMBERS, SEEDS
 
 METHODS = {
@@ -13,6 +15,12 @@ METHODS = {
     "deep ensemble": "lenet",
     "mean-field": "mean-field-lenet",
     "MNF": "mnf-lenet",
+}
+SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "accuracy": metrics.accuracy,
+    "nll": metrics.negative_log_likelihood,
+    "brier": metrics.brier_score,
+    "ece": metrics.expected_calibration_error,
 }
 
 
@@ -33,6 +41,24 @@ def weights(method: str, seed: int) -> list[str] | None:
     if not all(log.is_file() for log in logs):
         return None
     return [json.loads(log.read_text(encoding="utf-8"))["weights_sha256"] for log in logs]
+
+
+def trained() -> Iterator[tuple[str, int, list[str]]]:
+    """Method, seed and fingerprints of all that is trained; the rest is left out with a line."""
+    for seed in range(SEEDS):
+        for method in METHODS:
+            found = weights(method, seed)
+            if found is None:
+                print(f"{method}, seed {seed}: not trained yet, left out", flush=True)
+            else:
+                yield method, seed, found
+
+
+def missing(scores: dict[str, dict[str, Any]]) -> Iterator[tuple[str, int, list[str]]]:
+    """Those whose ``scores[method][seed]``, the seed as a string, are not there or not of these weights."""
+    for method, seed, found in trained():
+        if scores.setdefault(method, {}).get(str(seed), {}).get("weights") != found:
+            yield method, seed, found
 
 
 def samples(method: str, wanted: int) -> int:

@@ -26,10 +26,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.methods import METHODS, load, samples, weights
+from benchmarks.methods import load, missing, samples
 from benchmarks.results import parser, read, write
 from mnf_lite import data, metrics, predict
-from tools.checkpoints import SEEDS
 
 SETS = {"mnist": data.mnist, "fashion_mnist": data.fashion_mnist, "kmnist": data.kmnist}
 STEP, SAMPLES = 5, 100
@@ -83,19 +82,14 @@ def main() -> None:
     scores = results.setdefault("scores", {})
     images = {name: make("test").tensors[0][::STEP] for name, make in SETS.items()}
     labels = data.mnist("test").tensors[1][::STEP]
-    for seed in range(SEEDS):
-        for method in METHODS:
-            trained = weights(method, seed)
-            kept = scores.setdefault(method, {})
-            if trained is None:
-                print(f"{method}, seed {seed}: not trained yet, left out", flush=True)
-            elif kept.get(str(seed), {}).get("weights") != trained:
-                start = time.thread_time()
-                kept[str(seed)] = {"weights": trained} | measure(method, seed, images, labels)
-                write(args.out, results)
-                figures = {name: kept[str(seed)][name]["auroc"] for name in list(images)[1:]}
-                seconds = time.thread_time() - start
-                print(f"{method}, seed {seed}, {seconds:.0f} s: AUROC {figures}", flush=True)
+    for method, seed, trained in missing(scores):
+        start = time.thread_time()
+        found = {"weights": trained} | measure(method, seed, images, labels)
+        scores[method][str(seed)] = found
+        write(args.out, results)
+        figures = {name: found[name]["auroc"] for name in list(images)[1:]}
+        seconds = time.thread_time() - start
+        print(f"{method}, seed {seed}, {seconds:.0f} s: AUROC {figures}", flush=True)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from benchmarks.methods import METHODS, load, samples, weights
+from benchmarks.methods import load, missing, samples
 from benchmarks.results import parser, read, write
 from mnf_lite import data, layers, metrics, models, plots, predict
 from mnf_lite.layers.base import Multiplicative
@@ -407,17 +407,12 @@ def main() -> None:
     methods = results.setdefault("methods", {})
     rng = np.random.default_rng(0)
     null = np.sort([dip(rng.random(SETTINGS["modes"]["samples"])) for _ in range(SETTINGS["modes"]["null"])])
-    for seed in args.seeds:
-        for method in METHODS:
-            found, entries = weights(method, seed), methods.setdefault(method, {})
-            if found is None:
-                print(f"{method}, seed {seed}: no weights yet")
-                continue
-            if entries.get(str(seed), {}).get("weights") == found:
-                continue
-            entries[str(seed)] = {"weights": found} | measure(method, seed, null)
+    for method, seed, trained in missing(methods):
+        if seed in args.seeds:
+            found = {"weights": trained} | measure(method, seed, null)
+            methods[method][str(seed)] = found
             write(args.out, results)
-            print(f"{method}, seed {seed}: {entries[str(seed)]['cpu_seconds']} s", flush=True)
+            print(f"{method}, seed {seed}: {found['cpu_seconds']} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -22,10 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.methods import METHODS, load, samples, weights
+from benchmarks.methods import load, missing, samples
 from benchmarks.results import parser, read, write
 from mnf_lite import data, metrics, plots, predict
-from tools.checkpoints import SEEDS
 
 SETTINGS: dict[str, Any] = {
     "angles": sorted([*range(0, 360, 20), 90]),  # degrees
@@ -86,19 +85,12 @@ def main() -> None:
     args = parser("rotation", __doc__).parse_args()
     torch.set_num_threads(1)
     results = read(args.out, SETTINGS)
-    scores = results.setdefault("scores", {method: {} for method in METHODS})
-    for seed in range(SEEDS):
-        for method in METHODS:
-            trained = weights(method, seed)
-            if trained is None:
-                print(f"{method}, seed {seed}: left out, its weights are not there yet", flush=True)
-                continue
-            if scores[method].get(str(seed), {}).get("weights") == trained:
-                continue
-            scores[method][str(seed)] = {"weights": trained, **measure(method, seed)}
-            write(args.out, results)
-            figure = scores[method][str(seed)]["entropy_90"]
-            print(f"{method}, seed {seed}: {figure:.2f} nats for the 9 at 90 degrees", flush=True)
+    scores = results.setdefault("scores", {})
+    for method, seed, trained in missing(scores):
+        scores[method][str(seed)] = {"weights": trained, **measure(method, seed)}
+        write(args.out, results)
+        figure = scores[method][str(seed)]["entropy_90"]
+        print(f"{method}, seed {seed}: {figure:.2f} nats for the 9 at 90 degrees", flush=True)
 
 
 if __name__ == "__main__":

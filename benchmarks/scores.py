@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import timing
-from benchmarks.methods import METHODS, load, names, samples, weights
+from benchmarks.methods import METHODS, SCORES, load, missing, names, samples
 from benchmarks.results import RESULTS, parser, read, write
 from mnf_lite import data, metrics, models, predict
 from mnf_lite.files import replacing
-from tools.checkpoints import CHECKPOINTS, MEMBERS, README, SEEDS, WIDTHS
+from tools.checkpoints import CHECKPOINTS, MEMBERS, README, WIDTHS
 
 SAMPLES = 20
 REDRAWS = 100  # of all labels, for the calibration error that chance alone makes
@@ -29,12 +29,6 @@ DECADES = [1e-4, 1e-3, 1e-2, 1e-1]  # of doubt, 1 - confidence
 TASKS = {"one image": (1, 100), "1,000 images": (1_000, 10)}  # images, predictions of each
 BUDGET = 8.0  # seconds of timing for each task
 SETTINGS = {"samples": SAMPLES, "redraws": REDRAWS, "decades": DECADES, "widths": WIDTHS, "members": MEMBERS}
-SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "accuracy": metrics.accuracy,
-    "nll": metrics.negative_log_likelihood,
-    "brier": metrics.brier_score,
-    "ece": metrics.expected_calibration_error,
-}
 MARKS = ("<!-- five methods, written by python -m benchmarks.scores -->", "<!-- end of five methods -->")
 
 
@@ -261,15 +255,11 @@ def main() -> None:
     if args.costs or "costs" not in results:
         results["costs"] = costs()
         keep()
-    for seed in range(SEEDS):
-        for method in METHODS:
-            found, kept = weights(method, seed), scores.setdefault(method, {})
-            if found is None:
-                print(f"{method}, seed {seed}: not trained yet, left out", flush=True)
-            elif kept.get(str(seed), {}).get("weights") != found:
-                kept[str(seed)] = {"weights": found, **measure(method, seed)}
-                keep()
-                print(f"{method}, seed {seed}: { {s: kept[str(seed)][s] for s in SCORES} }", flush=True)
+    for method, seed, trained in missing(scores):
+        found = {"weights": trained, **measure(method, seed)}
+        scores[method][str(seed)] = found
+        keep()
+        print(f"{method}, seed {seed}: { {s: found[s] for s in SCORES} }", flush=True)
     keep()  # with what other scripts have found since
     if args.out == command.get_default("out"):
         text = with_table(README.read_text(encoding="utf-8"), results["table"])

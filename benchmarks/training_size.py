@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch.utils.data import TensorDataset
 
-from benchmarks.methods import METHODS, samples
+from benchmarks.methods import METHODS, SCORES, samples
 from benchmarks.results import parser, read, write
-from mnf_lite import data, fit, metrics, models, predict
+from mnf_lite import data, fit, models, predict
 from tools.checkpoints import MEMBERS, SEEDS, WIDTHS
 
 SETTINGS: dict[str, Any] = {
@@ -25,11 +25,7 @@ SETTINGS: dict[str, Any] = {
     "members": MEMBERS,
     "widths": WIDTHS,
 }
-SCORES = {
-    "accuracy": metrics.accuracy,
-    "nll": metrics.negative_log_likelihood,
-    "ece": metrics.expected_calibration_error,
-}
+KEPT = ("accuracy", "nll", "ece")
 
 
 def measure(method: str, size: int, seed: int) -> dict[str, float]:
@@ -55,7 +51,7 @@ def measure(method: str, size: int, seed: int) -> dict[str, float]:
     images, labels = data.mnist("test").tensors
     torch.manual_seed(0)
     p = predict(members, images, n_samples=samples(method, SETTINGS["samples"]))
-    figures = {name: round(score(p, labels).item(), 5) for name, score in SCORES.items()}
+    figures = {name: round(SCORES[name](p, labels).item(), 5) for name in KEPT}
     return figures | {"kl": round(history.kl[-1], 1), "cpu_seconds": round(trained, 1)}
 
 

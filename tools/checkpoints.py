@@ -84,12 +84,8 @@ class Run:
         return wide * SECONDS[self.model] * (self.epochs + self.fine_epochs) * images / 60_000
 
 
-SECONDS = {
-    "lenet": 20,
-    "dropout-lenet": 20,
-    "mean-field-lenet": 65,
-    "mnf-lenet": 90,
-}  # an epoch of MNIST, one core
+# An epoch of MNIST on one core.
+SECONDS = {"lenet": 20, "dropout-lenet": 20, "mean-field-lenet": 65, "mnf-lenet": 90}
 SEEDS = 3
 MEMBERS = 5  # of a deep ensemble; ensemble s has the LeNets s, s + SEEDS, s + 2 SEEDS, ...
 WIDTHS = (20, 50, 50, 10)  # of all five methods
