@@ -13,6 +13,7 @@ import torch
 from benchmarks.methods import SCORES
 from benchmarks.results import parser, read, write
 from mnf_lite import data, fit, models, predict
+from tools.checkpoints import SEEDS
 
 EPOCHS, BATCH_SIZE, IMAGES = 2, 64, 60_000
 BATCHES = -(-IMAGES // BATCH_SIZE)
@@ -56,13 +57,11 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measure what is missing in the file of results."""
-    command = parser("kl_weight", __doc__)
-    command.add_argument("--seeds", type=int, default=1, help="seeds of every variant (1)")
-    args = command.parse_args()
+    args = parser("kl_weight", __doc__).parse_args()
     torch.set_num_threads(1)
     results = read(args.out, SETTINGS)
     scores = results.setdefault("scores", {})
-    for seed in range(args.seeds):
+    for seed in range(SEEDS):
         for variant in VARIANTS:
             kept = scores.setdefault(variant, [])
             if len(kept) <= seed:

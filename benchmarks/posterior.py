@@ -22,7 +22,6 @@ from benchmarks.methods import load, missing, samples
 from benchmarks.results import parser, read, write
 from mnf_lite import data, layers, metrics, models, plots, predict
 from mnf_lite.layers.base import Multiplicative
-from tools.checkpoints import SEEDS
 
 SETTINGS: dict[str, Any] = {
     "prune": {"images": 2000, "fractions": [0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98]},
@@ -399,20 +398,17 @@ def measure(method: str, seed: int, null: NDArray[Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Measure what is missing in the file of results."""
-    command = parser("posterior", __doc__)
-    command.add_argument("--seeds", type=int, nargs="*", default=range(SEEDS), help="default: all")
-    args = command.parse_args()
+    args = parser("posterior", __doc__).parse_args()
     torch.set_num_threads(1)
     results = read(args.out, SETTINGS)
-    methods = results.setdefault("methods", {})
+    scores = results.setdefault("scores", {})
     rng = np.random.default_rng(0)
     null = np.sort([dip(rng.random(SETTINGS["modes"]["samples"])) for _ in range(SETTINGS["modes"]["null"])])
-    for method, seed, trained in missing(methods):
-        if seed in args.seeds:
-            found = {"weights": trained} | measure(method, seed, null)
-            methods[method][str(seed)] = found
-            write(args.out, results)
-            print(f"{method}, seed {seed}: {found['cpu_seconds']} s", flush=True)
+    for method, seed, trained in missing(scores):
+        found = {"weights": trained} | measure(method, seed, null)
+        scores[method][str(seed)] = found
+        write(args.out, results)
+        print(f"{method}, seed {seed}: {found['cpu_seconds']} s", flush=True)
 
 
 if __name__ == "__main__":

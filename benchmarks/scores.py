@@ -10,7 +10,6 @@ import json
 import statistics
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -112,7 +111,7 @@ predict(members, x[:2], n_samples={min(n_samples, 2)})"""
     return timing.peak_megabytes(setup, f"predict(members, x, n_samples={n_samples})")
 
 
-def table(results: dict[str, Any], folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
+def table(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Row -> its decimals and, for each method, a figure of every seed: all that Part III measured.
 
     Accuracy and nll of a single network are those of 100 samples, from the log of its training. Costs are the
@@ -120,7 +119,7 @@ def table(results: dict[str, Any], folder: Path = RESULTS) -> dict[str, dict[str
     """
     rows: dict[str, dict[str, Any]] = {}
     for row, (scale, decimals, find) in ROWS.items():
-        found = {method: find(method, results, folder) for method in METHODS}
+        found = {method: find(method, results) for method in METHODS}
         if figures := {
             method: [float(f"{scale * value:.5g}") for value in values]
             for method, values in found.items()
@@ -148,7 +147,7 @@ def with_table(text: str, rows: dict[str, dict[str, Any]]) -> str:
     return "\n".join([head + MARKS[0], *lines, MARKS[1] + rest.split(MARKS[1])[1]])
 
 
-Find = Callable[[str, dict[str, Any], Path], list[float]]
+Find = Callable[[str, dict[str, Any]], list[float]]
 
 
 def logs(method: str, results: dict[str, Any]) -> list[list[dict[str, Any]]]:
@@ -164,7 +163,7 @@ def logs(method: str, results: dict[str, Any]) -> list[list[dict[str, Any]]]:
 
 def scored(score: str) -> Find:
     """What `measure` found for each seed."""
-    return lambda method, results, folder: [
+    return lambda method, results: [
         entry[score] for _, entry in sorted(results["scores"].get(method, {}).items())
     ]
 
@@ -172,20 +171,20 @@ def scored(score: str) -> Find:
 def logged(score: str) -> Find:
     """What the log of a single network says of 100 samples; an ensemble has no log of its own."""
 
-    def find(method: str, results: dict[str, Any], folder: Path) -> list[float]:
+    def find(method: str, results: dict[str, Any]) -> list[float]:
         if method == "deep ensemble":
-            return scored(score)(method, results, folder)
+            return scored(score)(method, results)
         return [members[0]["test"][score] for members in logs(method, results)]
 
     return find
 
 
-def parameters(method: str, results: dict[str, Any], folder: Path) -> list[float]:
+def parameters(method: str, results: dict[str, Any]) -> list[float]:
     """Trainable parameters of all the method's networks."""
     return [sum(log["parameters"] for log in members) for members in logs(method, results)[:1]]
 
 
-def epoch(method: str, results: dict[str, Any], folder: Path) -> list[float]:
+def epoch(method: str, results: dict[str, Any]) -> list[float]:
     """Seconds of the fastest epoch of training, times the members: other epochs shared the machine."""
     every = logs(method, results)
     return (
@@ -197,28 +196,24 @@ def epoch(method: str, results: dict[str, Any], folder: Path) -> list[float]:
 
 def cost(task: str, figure: str) -> Find:
     """What `costs` found."""
-    return lambda method, results, folder: [results["costs"][task][method][figure]]
+    return lambda method, results: [results["costs"][task][method][figure]]
 
 
 def strangers(score: str, name: str) -> Find:
     """AUROC or FPR95 of the predictive entropy, from the file of ``benchmarks.out_of_distribution``."""
 
-    def find(method: str, results: dict[str, Any], folder: Path) -> list[float]:
-        path = folder / "out_of_distribution.json"
-        found = json.loads(path.read_text(encoding="utf-8"))["scores"] if path.exists() else {}
-        return [entry[name][score] for _, entry in sorted(found.get(method, {}).items())]
+    def find(method: str, results: dict[str, Any]) -> list[float]:
+        found = json.loads((RESULTS / "out_of_distribution.json").read_text(encoding="utf-8"))
+        return [entry[name][score] for _, entry in sorted(found["scores"][method].items())]
 
     return find
 
 
-def ninety(method: str, results: dict[str, Any], folder: Path) -> list[float]:
+def ninety(method: str, results: dict[str, Any]) -> list[float]:
     """Mean entropy of the answers to test images turned by 90°, from the file of ``benchmarks.rotation``."""
-    path = folder / "rotation.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"scores": {}}
-    return [
-        entry["entropy"][found["settings"]["angles"].index(90)]
-        for _, entry in sorted(found["scores"].get(method, {}).items())
-    ]
+    found = json.loads((RESULTS / "rotation.json").read_text(encoding="utf-8"))
+    at = found["settings"]["angles"].index(90)
+    return [entry["entropy"][at] for _, entry in sorted(found["scores"][method].items())]
 
 
 ROWS: dict[str, tuple[float, int, Find]] = {
