@@ -2,11 +2,8 @@
 
 import argparse
 import json
-import platform
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from mnf_lite.files import circumstances, save_json
 
@@ -29,14 +26,4 @@ def read(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
 
 def write(path: Path, results: dict[str, Any], indent: int | None = 1) -> None:
     """Results, versions, machine and day."""
-    threads = torch.get_num_threads()
-    machine = f"{processor()}, {threads} thread{'s' if threads > 1 else ''}"
-    save_json(path, results | circumstances() | {"machine": machine}, indent)
-
-
-def processor() -> str:
-    """The processor's own name where the system tells it, else its architecture."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    save_json(path, results | circumstances(), indent)

@@ -60,11 +60,20 @@ def save_json(path: str | Path, content: Any, indent: int | None = 1) -> None:
 def circumstances() -> dict[str, Any]:
     """What else the figures of a run depend on: versions, machine, day."""
     packages = {name: version(name) for name in ("torch", "numpy")}
+    threads = torch.get_num_threads()
     return {
         "versions": {"python": platform.python_version(), **packages},
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "machine": f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}",
         "date": datetime.now(UTC).date().isoformat(),
     }
+
+
+def _processor() -> str:
+    """The processor's own name where the system tells it, else its architecture."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
