@@ -5,7 +5,7 @@ import re
 import chapters
 
 EXERCISE = re.compile(r"^```\{exercise\} (.+)\n:label: (\S+)$", re.M)
-SOLUTION = re.compile(r"^```\{solution(?:-start)?\} (\S+)\n:label: (\S+)$", re.M)
+SOLUTION = re.compile(r"^`{3,}\{solution(?:-start)?\} (\S+)\n:label: (\S+)$", re.M)
 
 
 def test_every_exercise_has_a_title_and_a_solution_and_stands_on_the_page() -> None:
