@@ -34,7 +34,7 @@ checkpoints: $(READY) ## train the networks of the book and measure them again, 
 	@$(BIN)/python tools/checkpoints.py
 	@for table in $(TABLES); do $(BIN)/python -m benchmarks.$$table || exit; done
 
-bench: $(READY) ## time the flows against other libraries (installs the extra "bench")
+bench: $(READY) ## time flows and layers against other libraries (installs the extra "bench")
 	@$(BIN)/python -m pip install --quiet --quiet --constraint requirements.txt --editable '.[bench]' \
 	  || { echo 'make bench: the other libraries could not be installed; a network is needed once.' >&2; exit 1; }
 	@$(BIN)/python -m benchmarks
