@@ -62,7 +62,8 @@ def mnist(split: str, root: str | Path | None = None) -> TensorDataset:
         ValueError: an unknown split, or a file that is damaged, cut off or holds something else.
         FileNotFoundError: the files are missing and the download failed.
 
-    Source: LeCun, Bottou, Bengio and Haffner (1998).
+    Source:
+        LeCun, Bottou, Bengio and Haffner (1998).
     """
     return _image_set("MNIST", split, root)
 
@@ -70,7 +71,8 @@ def mnist(split: str, root: str | Path | None = None) -> TensorDataset:
 def fashion_mnist(split: str, root: str | Path | None = None) -> TensorDataset:
     """Ten kinds of garment in MNIST's format; arguments, result and errors as in :func:`mnist`.
 
-    Source: Xiao, Rasul and Vollgraf (2017), arXiv:1708.07747.
+    Source:
+        Xiao, Rasul and Vollgraf (2017), ``arXiv:1708.07747``.
     """
     return _image_set("FashionMNIST", split, root)
 
@@ -78,7 +80,8 @@ def fashion_mnist(split: str, root: str | Path | None = None) -> TensorDataset:
 def kmnist(split: str, root: str | Path | None = None) -> TensorDataset:
     """Ten cursive Japanese characters in MNIST's format; arguments, result and errors as in :func:`mnist`.
 
-    Source: Clanuwat et al. (2018), arXiv:1812.01718.
+    Source:
+        Clanuwat et al. (2018), ``arXiv:1812.01718``.
     """
     return _image_set("KMNIST", split, root)
 
@@ -99,7 +102,8 @@ def digits(split: str) -> TensorDataset:
     Raises:
         ValueError: an unknown split.
 
-    Source: Alpaydin and Kaynak (1998), UCI optical recognition of handwritten digits.
+    Source:
+        Alpaydin and Kaynak (1998), UCI optical recognition of handwritten digits.
     """
     _check_split(split)
     raw = load_digits()
@@ -251,7 +255,10 @@ class Density2D:
         return torch.cat(pieces).reshape(x.shape[:-1]).to(x.dtype)
 
     def entropy(self) -> float:
-        """H = -∫ p log p dx in nats: the lowest expected negative log-likelihood that any model can reach."""
+        r"""Entropy in nats: the lowest expected negative log-likelihood that any model can reach.
+
+        .. math:: H = -\int p(x) \log p(x)\, dx
+        """
         return self._entropy
 
     @cached_property
@@ -348,25 +355,34 @@ class _Checkerboard(Density2D):
 
 @dataclass(frozen=True, eq=False)
 class Energy2D(Density2D):
-    """p(x) = exp(-U(x)) / Z, with an energy U from table 1 of VI-NF.
+    r"""A density with an energy U from table 1 of VI-NF.
 
-    In the table U_2, U_3 and U_4 run on along x_1 for ever, so that Z is infinite.  Here every U has the term
-    ½ ((|x_1| - 4)₊ / 0.4)² added: nothing changes on the part of the plane that the paper shows, |x_1| ≤ 4,
-    and beyond it the density fades.
+    .. math:: p(x) = e^{-U(x)} / Z
 
-    Source: Rezende and Mohamed (2015), arXiv:1505.05770.
+    In the table :math:`U_2`, :math:`U_3` and :math:`U_4` run on along :math:`x_1` for ever, so that Z is
+    infinite.  Here every U has the term :math:`\tfrac12 \bigl((|x_1| - 4)_+ / 0.4\bigr)^2` added: nothing
+    changes on the part of the plane that the paper shows, :math:`|x_1| \le 4`, and beyond it the density
+    fades.
+
+    Args:
+        box: as in :class:`Density2D`.
+        step: as in :class:`Density2D`.
+        formula: U before that term, of the two coordinates.
+
+    Source:
+        Rezende and Mohamed (2015), ``arXiv:1505.05770``.
     """
 
     formula: Callable[[Tensor, Tensor], Tensor]
 
     def energy(self, x: Tensor) -> Tensor:
-        """U(x), the negative logarithm of the density without its constant: ``x [..., 2] -> [...]``."""
+        """U, the negative logarithm of the density without its constant: ``x [..., 2] -> [...]``."""
         beyond = (x[..., 0].abs() - 4).relu()
         return self.formula(x[..., 0], x[..., 1]) + _bowl(beyond, 0.4)
 
     @cached_property
     def log_normaliser(self) -> float:
-        """The constant log Z, Z = ∫ exp(-U(x)) dx, by quadrature."""
+        r"""The constant :math:`\log Z = \log \int e^{-U(x)} dx`, by quadrature."""
         return log(self._integral(lambda x: (-self.energy(x)).exp()))
 
     def _draw(self, n: int, generator: torch.Generator) -> Tensor:
@@ -483,7 +499,8 @@ def siggraph(n: int, seed: int = 0, root: str | Path | None = None) -> Tensor:
         ValueError: ``n`` below 1, or a file that is damaged or holds something else.
         FileNotFoundError: the file is missing.
 
-    Source: Jang (2018), https://github.com/ericjang/normalizing-flows-tutorial.
+    Source:
+        Jang (2018), ``https://github.com/ericjang/normalizing-flows-tutorial``.
     """
     _check_count(n)
     path = _resolve(root) / "Siggraph" / "siggraph.npy"

@@ -58,7 +58,9 @@ def accuracy(probabilities: Tensor, labels: Tensor) -> Tensor:
 
 
 def negative_log_likelihood(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Mean over the examples of -log p(right class), in nats.
+    r"""Mean over the examples of the negative log-probability of the right class, in nats.
+
+    .. math:: -\frac1B \sum_b \log p_b(\mathrm{right\ class})
 
     A right class that was given probability 0 makes it infinite: nothing is clipped.
     Arguments and errors as in :func:`accuracy`.
@@ -68,11 +70,14 @@ def negative_log_likelihood(probabilities: Tensor, labels: Tensor) -> Tensor:
 
 
 def brier_score(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Mean over the examples of Σ_c (p_c - 1[c is right])², between 0 and 2.
+    r"""Squared distance of the probabilities from the truth, between 0 and 2, mean over the examples.
+
+    .. math:: \frac1B \sum_b \sum_c \bigl(p_{bc} - [c \ \mathrm{is\ right}]\bigr)^2
 
     Arguments and errors as in :func:`accuracy`.
 
-    Source: Brier (1950), in its original form, the sum over all classes.
+    Source:
+        Brier (1950), in its original form, the sum over all classes.
     """
     p, labels = _mean(probabilities), _checked_labels(labels, probabilities)
     target = one_hot(labels, p.shape[1])
@@ -80,11 +85,12 @@ def brier_score(probabilities: Tensor, labels: Tensor) -> Tensor:
 
 
 def reliability_curve(probabilities: Tensor, labels: Tensor, n_bins: int = 15) -> ReliabilityCurve:
-    """Confidence against accuracy in ``n_bins`` bins of equal width, (0, 1/n], (1/n, 2/n], …, (1 - 1/n, 1].
+    """Confidence against accuracy in ``n_bins`` bins of equal width, ``(0, 1/n], …, (1 - 1/n, 1]``.
 
     Arguments and errors as in :func:`accuracy`; ``n_bins`` has to be at least 1.
 
-    Source: Guo, Pleiss, Sun and Weinberger (2017), arXiv:1706.04599.
+    Source:
+        Guo, Pleiss, Sun and Weinberger (2017), ``arXiv:1706.04599``.
     """
     if n_bins < 1:
         raise ValueError(f"n_bins must be at least 1, got {n_bins}")
@@ -99,11 +105,15 @@ def reliability_curve(probabilities: Tensor, labels: Tensor, n_bins: int = 15) -
 
 
 def expected_calibration_error(probabilities: Tensor, labels: Tensor, n_bins: int = 15) -> Tensor:
-    """ECE = Σ_bins counts/B |accuracy - confidence|, over the bins of :func:`reliability_curve`.
+    r"""Gap between accuracy and confidence, mean over the examples, in the bins of :func:`reliability_curve`.
+
+    .. math:: \mathrm{ECE} = \sum_{\mathrm{bins}} \frac{\mathrm{count}}{B}\,
+              \bigl|\mathrm{accuracy} - \mathrm{confidence}\bigr|
 
     Arguments and errors as in :func:`reliability_curve`.
 
-    Source: Naeini, Cooper and Hauskrecht (2015); Guo et al. (2017), equation 3.
+    Source:
+        Naeini, Cooper and Hauskrecht (2015); Guo et al. (2017), equation 3.
     """
     # torchmetrics has this number, without the curve, and gives confidences of exactly 1 a bin of their own.
     curve = reliability_curve(probabilities, labels, n_bins)
@@ -112,7 +122,9 @@ def expected_calibration_error(probabilities: Tensor, labels: Tensor, n_bins: in
 
 
 def predictive_entropy(probabilities: Tensor) -> Tensor:
-    """Entropy of each mean prediction, H = -Σ_c p_c log p_c: ``[S, B, C]`` or ``[B, C] -> [B]``, in nats.
+    r"""Entropy of each mean prediction: ``[S, B, C]`` or ``[B, C] -> [B]``, in nats.
+
+    .. math:: H = -\sum_c p_c \log p_c
 
     The total uncertainty: exactly 0 for a certain prediction, log C for one that knows nothing.  Errors as in
     :func:`accuracy`.
@@ -121,15 +133,18 @@ def predictive_entropy(probabilities: Tensor) -> Tensor:
 
 
 def mutual_information(probabilities: Tensor) -> Tensor:
-    """How much knowing the weights would tell about each class: ``[S, B, C] -> [B]``, in nats.
+    r"""How much knowing the weights would tell about each class: ``[S, B, C] -> [B]``, in nats.
 
-    I = H[mean_s p_s] - mean_s H[p_s]: the part of the entropy that comes from samples that disagree.
+    .. math:: I = H\Bigl[\frac1S \sum_s p_s\Bigr] - \frac1S \sum_s H[p_s]
+
+    The part of the entropy that comes from samples that disagree.
 
     Raises:
         TypeError: as in :func:`accuracy`.
         ValueError: as in :func:`accuracy`, or no axis of samples.
 
-    Source: Houlsby et al. (2011), arXiv:1112.5745.
+    Source:
+        Houlsby et al. (2011), ``arXiv:1112.5745``.
     """
     if probabilities.ndim != 3:
         raise ValueError(f"mutual information needs samples [S, B, C], got {list(probabilities.shape)}")
@@ -165,7 +180,8 @@ def fpr95(inside: Tensor, outside: Tensor) -> Tensor:
     nothing.
     Arguments, result and errors as in :func:`auroc`.
 
-    Source: Liang, Li and Srikant (2018), arXiv:1706.02690.
+    Source:
+        Liang, Li and Srikant (2018), ``arXiv:1706.02690``.
     """
     scores, strange = _detection(inside, outside)
     false_positives, true_positives, _ = roc_curve(~strange, -scores, drop_intermediate=False)

@@ -83,7 +83,7 @@ def rotate(images: Tensor, angles: Sequence[float]) -> Tensor:
 def density(
     ax: Axes, log_prob: Callable[[Tensor], Tensor], bounds: Bounds = ((-3, 3), (-3, 3)), resolution: int = 200
 ) -> None:
-    """Draw exp(log p(x)) on the plane as a heat map.
+    """Draw a density on the plane as a heat map.
 
     Args:
         ax: the panel.

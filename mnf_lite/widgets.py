@@ -38,9 +38,9 @@ def frames(
     The join is made by `jslink` to `Stack.selected_index`: it lives in the page and needs no kernel.
 
     Args:
-        draw: `draw(*values) -> Figure`, one value per choice, in their order; all figures of one size.
+        draw: ``draw(*values) -> Figure``, one value per choice, in their order; all figures of one size.
         choices: name of each choice -> its values, or a mapping of label -> value.
-        alt: `alt(*values) -> str`, what a reader who cannot see the frame should know.
+        alt: ``alt(*values) -> str``, what a reader who cannot see the frame should know.
         colours: size of each frame's palette, 2 to 256; fewer is smaller.
         play: add a button that runs the slider by itself.
         start: position, counted from 0, at which the slider stands when the page opens.

@@ -16,7 +16,7 @@ class MAF(Flow):
               \log\Bigl|\det\frac{\partial x}{\partial z}\Bigr| = \sum_i s_i
 
     ``inverse`` is one pass of the network, ``forward`` finds x coordinate by coordinate in dim passes: fast
-    to score, slow to sample. :func:`soft_bound` keeps the log-scales within ±7.
+    to score, slow to sample. :func:`.soft_bound` keeps the log-scales within ±7.
 
     Args:
         dim: number of coordinates; with ``dim = 1`` the one coordinate is scaled and shifted by constants.

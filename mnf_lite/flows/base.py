@@ -18,7 +18,7 @@ NO_SHAPE = torch.Size()
 
 
 class Flow(nn.Module):
-    """An invertible map of R^dim whose Jacobian determinant is known.
+    r"""An invertible map of :math:`\mathbb R^{\mathrm{dim}}` whose Jacobian determinant is known.
 
     Args:
         dim: number of coordinates, the size of the last axis.
@@ -130,7 +130,7 @@ class Compose(Flow):
 
 
 class StandardNormal(Distribution):
-    """The normal distribution of zero mean and unit covariance on R^dim.
+    r"""The normal distribution of zero mean and unit covariance on :math:`\mathbb R^{\mathrm{dim}}`.
 
     Args:
         loc: zeros ``[dim]``; they give the distribution its dimension, dtype and device.
@@ -155,7 +155,7 @@ class StandardNormal(Distribution):
         return torch.ones_like(self.loc)
 
     def rsample(self, sample_shape: _size = NO_SHAPE) -> Tensor:
-        """Draw points ``[*sample_shape, dim]``."""
+        """Draw points ``[*sample_shape, dim]``, by default one point ``[dim]``."""
         return torch.randn(self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -217,7 +217,7 @@ class NormalizingFlow(nn.Module):
 
     @torch.no_grad()
     def sample(self, shape: _size = NO_SHAPE) -> Tensor:
-        """Draw points ``[*shape, dim]`` without gradients."""
+        """Draw points ``[*shape, dim]``, by default one point ``[dim]``, without gradients."""
         x: Tensor = self.flow(self.base.sample(shape))[0]
         return x
 

@@ -81,7 +81,7 @@ class AffineCoupling(Coupling):
     .. math:: x_1 = z_1, \qquad x_2 = e^{s(z_1)} z_2 + t(z_1), \qquad
               \log\Bigl|\det\frac{\partial x}{\partial z}\Bigr| = \sum_i s_i(z_1)
 
-    One network gives t and one gives the raw log-scale, which :func:`soft_bound` keeps within ±7: whatever
+    One network gives t and one gives the raw log-scale, which :func:`.soft_bound` keeps within ±7: whatever
     the networks answer far from the data, both directions stay finite.
 
     Args:

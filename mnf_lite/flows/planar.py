@@ -21,7 +21,7 @@ class Planar(Flow):
     :math:`m(a) = \mathrm{softplus}(a + \log(e - 1)) - 1`, floored at -0.999, so that u = 0 is the identity.
 
     ``inverse`` solves :math:`y + c \tanh y = w^\top x + b` for :math:`y = w^\top z + b`, to machine precision
-    and with gradients (:func:`solve_tanh`).
+    and with gradients (:func:`.solve_tanh`).
 
     Args:
         dim: number of coordinates.

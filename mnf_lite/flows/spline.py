@@ -150,7 +150,7 @@ class SplineCoupling(Coupling):
     .. math:: x_1 = z_1, \qquad z_2 = g_{z_1}(x_2), \qquad
               \log\Bigl|\det\frac{\partial x}{\partial z}\Bigr| = -\sum_i \log g_i'
 
-    with g the curves of :class:`Spline`. The published layer NSF-CL is two of these, one of each parity.
+    with g the curves of :class:`.Spline`. The published layer NSF-CL is two of these, one of each parity.
 
     Args:
         dim: number of coordinates. The halves are the first ``dim // 2`` and the rest; with ``dim = 1`` the
@@ -198,8 +198,8 @@ class SplineAutoregressive(Flow):
     .. math:: z_i = g_i(x_i), \quad g_i \ \text{bent by}\ \mathrm{MADE}(x)_i \ \text{of}\ x_{<i}, \qquad
               \log\Bigl|\det\frac{\partial z}{\partial x}\Bigr| = \sum_i \log g_i'(x_i)
 
-    with g the curves of :class:`Spline`. As in MAF, ``inverse`` is one pass of the network at every dimension
-    and ``forward`` takes dim passes.
+    with g the curves of :class:`.Spline`. As in :class:`MAF`, ``inverse`` is one pass of the network at every
+    dimension and ``forward`` takes dim passes.
 
     Args:
         dim: number of coordinates; with ``dim = 1`` the curve of the one coordinate is learned directly.

@@ -114,14 +114,14 @@ class BayesianLayer(nn.Module, ABC):
 
     @abstractmethod
     def kl_samples(self, n: int) -> Tensor:
-        """Independent draws ``[n]``, in nats, whose mean is the bound on KL(q(W, b) || p(W, b))."""
+        """Independent draws ``[n]``, in nats, whose mean is the bound on ``KL(q(W, b) || p(W, b))``."""
 
     @abstractmethod
     def sample_weights(self, n: int) -> tuple[Tensor, Tensor | None]:
         """Joint draws ``(W [n, out, in, ...], b [n, out])`` from the posterior; no bias: b is None."""
 
     def kl(self, n: int = 1) -> Tensor:
-        """Unbiased estimate, in nats, of the bound on KL(q(W, b) || p(W, b)): the mean of ``n`` draws."""
+        """Unbiased estimate, in nats, of the bound on ``KL(q(W, b) || p(W, b))``: the mean of ``n`` draws."""
         return self.kl_samples(n).mean()
 
     def kl_gaussian(self, mean_square: Tensor, log_var: Tensor) -> Tensor:
@@ -174,11 +174,12 @@ class MeanField(BayesianLayer):
 
     Its divergence from the prior has a closed form, so all draws of ``kl_samples`` are equal.
 
-    Source: Graves (2011); Blundell et al. (2015).
+    Source:
+        Graves (2011); Blundell et al. (2015).
     """
 
     def kl_samples(self, n: int) -> Tensor:
-        """KL(q(W, b) || p(W, b)) in nats, exact and so the same ``n`` times: ``[n]``."""
+        """``KL(q(W, b) || p(W, b))`` in nats, exact and so the same ``n`` times: ``[n]``."""
         kl = self.kl_gaussian(self.weight_mean.square().sum(), self.weight_log_var) + self.kl_bias()
         return kl.expand(positive_int(n, "n"))
 
@@ -201,14 +202,15 @@ class Multiplicative(BayesianLayer):
         \mathrm{KL}(q(W, b) \,\|\, p(W, b)) \le
         \mathbb E\bigl[\mathrm{KL}_W(z) + \mathrm{KL}_b + \log q(z) - \log r(z|W)\bigr],
 
-    where the expectation is over z and W. ``r(z|W)`` is a Gaussian in :math:`z_b = f_r(z)`, of mean
-    :math:`b_1 s` and log **precision** :math:`\lambda = b_2 s` clamped to ``[-10, 10]``, where the scalar
+    where the expectation is over z and W. :math:`r(z|W)` is a Gaussian in :math:`z_b = f_r(z)`, of mean
+    :math:`b_1 s` and log **precision** :math:`\lambda = b_2 s` clamped to [-10, 10], where the scalar
     :math:`s` is a statistic of the weights (see ``statistic``). Both flows are only ever run forward.
 
     The gap of the bound is :math:`\mathbb E\,\mathrm{KL}(q(z|W) \,\|\, r(z|W))`; where r ignores W it is at
     least the mutual information of z and W.
 
-    Source: Louizos & Welling (2017); the bound is that of Ranganath et al. (2016).
+    Source:
+        Louizos & Welling (2017); the bound is that of Ranganath et al. (2016).
     """
 
     z_axis: int  # the axis of the weight that z multiplies
@@ -253,7 +255,10 @@ class Multiplicative(BayesianLayer):
         return log_density
 
     def kl_samples(self, n: int) -> Tensor:
-        """Draws ``[n]``, in nats, of KL_W + KL_b + log q(z) - log r(z|W): z and s are drawn anew for each."""
+        r"""Draws ``[n]``, in nats, of what the bound is the mean of; z and s are drawn anew for each.
+
+        .. math:: \mathrm{KL}_W(z) + \mathrm{KL}_b + \log q(z) - \log r(z|W)
+        """
         z, log_q = self.sample_z(n)
         others = [axis for axis in range(self.weight_mean.ndim) if axis != self.z_axis]
         mean_square = z.square() @ self.weight_mean.square().sum(others)  # [n]

@@ -131,7 +131,7 @@ class MeanFieldConv2d(MeanField, _Conv2d):
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, bias: as in ``nn.Conv2d``.
-        prior_std: standard deviation of the prior N(0, prior_std**2).
+        prior_std: standard deviation of the prior ``N(0, prior_std**2)``.
 
     Shape:
         ``[batch, in_channels, height, width] -> [batch, out_channels, height', width']``, batch optional.
@@ -173,7 +173,7 @@ class MNFConv2d(Multiplicative, _Conv2d):
         n_flows_q: number of flows that shape q(z).
         n_flows_r: number of flows in the auxiliary posterior r(z|W).
         hidden: hidden layers of the flows' networks.
-        prior_std: standard deviation of the prior N(0, prior_std**2).
+        prior_std: standard deviation of the prior ``N(0, prior_std**2)``.
 
     Shape:
         ``[batch, in_channels, height, width] -> [batch, out_channels, height', width']``, batch optional.
@@ -181,7 +181,8 @@ class MNFConv2d(Multiplicative, _Conv2d):
     Raises:
         TypeError, ValueError: integers, another number of channels or of axes.
 
-    Source: Louizos & Welling (2017), algorithm 2.
+    Source:
+        Louizos & Welling (2017), algorithm 2.
     """
 
     z_axis = 0

@@ -48,7 +48,7 @@ class MeanFieldLinear(MeanField, _Linear):
         in_features: size of the last axis of the input.
         out_features: size of the last axis of the output.
         bias: whether to add a bias.
-        prior_std: standard deviation of the prior N(0, prior_std**2).
+        prior_std: standard deviation of the prior ``N(0, prior_std**2)``.
 
     Shape:
         ``[..., in_features] -> [..., out_features]``
@@ -83,7 +83,7 @@ class MNFLinear(Multiplicative, _Linear):
         n_flows_q: number of flows that shape q(z).
         n_flows_r: number of flows in the auxiliary posterior r(z|W).
         hidden: hidden layers of the flows' networks.
-        prior_std: standard deviation of the prior N(0, prior_std**2).
+        prior_std: standard deviation of the prior ``N(0, prior_std**2)``.
 
     Shape:
         ``[..., in_features] -> [..., out_features]``
@@ -91,7 +91,8 @@ class MNFLinear(Multiplicative, _Linear):
     Raises:
         TypeError, ValueError: integers, or a last axis of another size.
 
-    Source: Louizos & Welling (2017), algorithm 1.
+    Source:
+        Louizos & Welling (2017), algorithm 1.
     """
 
     z_axis = 1
