@@ -25,8 +25,9 @@ LOCAL = (None, "127.0.0.1")  # hosts of a file and of the test's own server
 def chapters_in_toc() -> list[str]:
     """The pages that the table of contents names, without their ending."""
     toc = yaml.safe_load((build_book.ROOT / "_toc.yml").read_text())
-    files = [toc["root"], *(entry["file"] for part in toc["parts"] for entry in part["chapters"])]
-    return [str(Path(name).with_suffix("")) for name in files]
+    entries = [entry for part in toc["parts"] for entry in part["chapters"]]
+    entries += [section for entry in entries for section in entry.get("sections", [])]
+    return [str(Path(name).with_suffix("")) for name in (toc["root"], *(entry["file"] for entry in entries))]
 
 
 PAGES = chapters_in_toc()

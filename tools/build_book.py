@@ -1,8 +1,9 @@
 """Build the book into `_build/html`: `make book`, and the tests of the built pages.
 
 Nothing is executed, warnings are errors, and where nothing has changed since the last good build nothing is
-done. A changed page is read anew and every page is written anew, since the side bar of each shows the titles
-of all; a change of anything else (configuration, styles, tools, versions) starts from an empty folder.
+done. A changed page is read anew, a page of the appendix API also where a docstring has changed, and every
+page is written anew, since the side bar of each shows the titles of all; a change of anything else
+(configuration, styles, tools, versions) starts from an empty folder.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ BUILD = ROOT / "_build"
 HTML = BUILD / "html"
 STAMP = BUILD / "built-from.json"
 MACHINERY = ["_config.yml", "_toc.yml", "requirements.txt", "package-lock.json", "tools/build_book.py"]
-PAGES = (".md", ".ipynb", ".bib")
+PAGES = (".md", ".ipynb", ".bib", ".py")  # the package too: the appendix API is made from its docstrings
 
 
 def digest(paths: list[Path]) -> str:
@@ -37,9 +38,10 @@ def sources() -> dict[str, str]:
     """Fingerprints of the pages and of all else that the built book depends on."""
     files = [
         path
-        for path in (ROOT / "book").rglob("*")
+        for folder in ("book", "mnf_lite")
+        for path in (ROOT / folder).rglob("*")
         if path.is_file()
-        and "checkpoints" not in path.parts
+        and not {"checkpoints", "__pycache__"} & set(path.parts)
         and not any(part.startswith(".") for part in path.parts)
     ]
     return {
