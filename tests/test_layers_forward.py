@@ -412,6 +412,31 @@ def test_wrong_channels_are_named(kind, shape):
         kind(3, 2, 3)(torch.ones(shape))
 
 
+@pytest.mark.parametrize("maps", [2, 20])  # by convolutions, by products of matrices
+@pytest.mark.parametrize("kind", CONV)
+def test_images_smaller_than_the_kernel_are_named(kind, maps):
+    layer = kind(3, maps, 2, dilation=3, padding=(0, 1))
+    assert layer(torch.rand(1, 3, 4, 2)).shape == (1, maps, 1, 1)
+    for height, width in ((3, 2), (4, 1)):
+        with pytest.raises(ValueError, match=rf"at least 4 x 2 pixels, got {height} x {width}"):
+            layer(torch.rand(1, 3, height, width))
+
+
+@every_layer
+def test_samples_can_be_mapped(kind, args):
+    layer = kind(*args)
+    x = torch.ones(2, 3) if kind in DENSE else torch.ones(2, 3, 5, 5)
+    for draw in (
+        lambda _: layer(x),
+        lambda _: layer.sample_weights(2)[0],
+        lambda _: layer.sample_weights(2)[1],
+    ):
+        first, second = torch.vmap(draw, randomness="different")(torch.arange(2))
+        assert first.shape == draw(None).shape
+        assert not torch.equal(first, second)
+    assert torch.vmap(lambda _: layer.kl(), randomness="different")(torch.arange(4)).shape == (4,)
+
+
 @every_layer
 def test_other_types_of_input_are_named(kind, args):
     layer = kind(*args)

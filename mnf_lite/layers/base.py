@@ -62,7 +62,7 @@ def add_noise(mean: Tensor, variance: Tensor, noise: Tensor) -> Tensor:
 
 def sample_gaussian(mean: Tensor, log_var: Tensor, n: int) -> Tensor:
     """Draws ``[n, *log_var.shape]`` around ``mean``, which broadcasts to that shape."""
-    noise = log_var.new_empty(n, *log_var.shape).normal_()
+    noise = torch.randn_like(log_var.new_empty(n, *log_var.shape))
     return torch.addcmul(mean, noise, (log_var / 2).exp())
 
 
@@ -235,7 +235,7 @@ class Multiplicative(BayesianLayer):
 
     def sample_z(self, n: int) -> tuple[Tensor, Tensor]:
         """Draws from q(z) with their log density in nats: ``(z [n, D], log_q [n])``."""
-        noise = self.q0_mean.new_empty(positive_int(n, "n"), len(self.q0_mean)).normal_()
+        noise = torch.randn_like(self.q0_mean.new_empty(positive_int(n, "n"), len(self.q0_mean)))
         z, log_det = self.flow_q(torch.addcmul(self.q0_mean, noise, (self.q0_log_var / 2).exp()))
         return z, -((noise.square() + LOG_2PI).sum(-1) + self.q0_log_var.sum()) / 2 - log_det
 

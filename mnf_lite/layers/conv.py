@@ -94,18 +94,30 @@ class _Conv2d(BayesianLayer):
         mean = mean if z is None else z[..., None, None] * mean
         return mean if self.bias_mean is None else mean + self.bias_mean[:, None, None], variance
 
+    def check_pixels(self, x: Tensor) -> None:
+        """Raise unless the padded image holds the kernel."""
+        if self.padding == "same":
+            return
+        border = (0, 0) if isinstance(self.padding, str) else self.padding
+        geometry = zip(self.dilation, self.kernel_size, border, strict=True)
+        height, width = (d * (k - 1) + 1 - 2 * p for d, k, p in geometry)
+        if x.shape[-2] < height or x.shape[-1] < width:
+            came = f"{x.shape[-2]} x {x.shape[-1]}"
+            raise ValueError(f"{type(self).__name__} expects at least {height} x {width} pixels, got {came}")
+
     def sample_multiplier(self, n: int) -> Tensor | None:
         """Draws of z ``[n, out]``, for posteriors that have one."""
 
     def forward(self, x: Tensor) -> Tensor:
         """One sample per example; the weights' noise is drawn for each pixel by itself."""
         self.check_input(x, self.in_channels, -3, ndims=(3, 4))
+        self.check_pixels(x)
         if x.ndim == 3:
             return self.forward(x[None])[0]
         # Memory is laid out as that of the input.
         mean, variance = self.moments(x, self.sample_multiplier(len(x)))
         batch, out, height, width = mean.shape
-        noise = mean.new_empty(batch, height, width, out).normal_().permute(0, 3, 1, 2)
+        noise = torch.randn_like(mean.new_empty(batch, height, width, out)).permute(0, 3, 1, 2)
         y = add_noise(mean, variance, noise)
         return y if x.stride(1) == 1 else y.contiguous()
 
@@ -179,7 +191,7 @@ class MNFConv2d(Multiplicative, _Conv2d):
         ``[batch, in_channels, height, width] -> [batch, out_channels, height', width']``, batch optional.
 
     Raises:
-        TypeError, ValueError: integers, another number of channels or of axes.
+        TypeError, ValueError: integers, another number of channels or of axes, fewer pixels than the kernel.
 
     Source:
         Louizos & Welling (2017), algorithm 2.
