@@ -85,6 +85,11 @@ def test_twin_refuses_unknown_posteriors():
         layers.bayesian(nn.Linear(2, 2), "full")
 
 
+def test_twin_refuses_what_is_no_module():
+    with pytest.raises(TypeError, match=r"module must be an nn\.Module, got list"):
+        layers.bayesian([nn.Linear(2, 2)])
+
+
 @both
 def test_plain_is_a_draw_that_owns_its_weights(posterior):
     model = layers.bayesian(Net().double().eval(), posterior)

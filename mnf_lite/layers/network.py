@@ -30,8 +30,11 @@ def bayesian(module: nn.Module, posterior: Literal["mnf", "mean-field"] = "mnf",
         options: passed on to the layers (``n_flows_q``, ``n_flows_r``, ``hidden``, ``prior_std``).
 
     Raises:
+        TypeError: no module.
         ValueError: unknown posterior; a convolution with groups, or a padding mode other than zeros.
     """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module must be an nn.Module, got {type(module).__name__}")
     if posterior not in LINEAR:
         raise ValueError(f"posterior must be one of {sorted(LINEAR)}, got {posterior!r}")
 
