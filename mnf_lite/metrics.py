@@ -198,7 +198,13 @@ def _entropy(p: Tensor) -> Tensor:
     return h
 
 
+def _check_tensor(value: Tensor, name: str) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
+
+
 def _checked(probabilities: Tensor) -> Tensor:
+    _check_tensor(probabilities, "probabilities")
     if not probabilities.is_floating_point():
         raise TypeError(f"probabilities must be floating-point, got {probabilities.dtype}")
     if probabilities.ndim not in (2, 3) or 0 in probabilities.shape:
@@ -220,6 +226,7 @@ def _checked(probabilities: Tensor) -> Tensor:
 
 
 def _checked_labels(labels: Tensor, probabilities: Tensor) -> Tensor:
+    _check_tensor(labels, "labels")
     batch, classes = probabilities.shape[-2:]
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise TypeError(f"labels must be integers, got {labels.dtype}")
@@ -232,6 +239,7 @@ def _checked_labels(labels: Tensor, probabilities: Tensor) -> Tensor:
 
 def _detection(inside: Tensor, outside: Tensor) -> tuple[Tensor, Tensor]:
     for name, scores in (("inside", inside), ("outside", outside)):
+        _check_tensor(scores, name)
         if not scores.is_floating_point():
             raise TypeError(f"{name} must hold floating-point scores, got {scores.dtype}")
         if scores.ndim != 1 or len(scores) == 0:

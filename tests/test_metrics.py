@@ -189,6 +189,8 @@ def test_float32_scores_equal_float64_scores() -> None:
         (torch.full((2, 4), 0.25), torch.tensor([0, 1, 2]), ValueError, r"must be \[2\].*got \[3\]"),
         (torch.full((2, 4), 0.25), torch.tensor([0.0, 1.0]), TypeError, "integers, got torch.float32"),
         (torch.full((2, 4), 0.25), torch.tensor([True, False]), TypeError, "integers, got torch.bool"),
+        (torch.full((2, 4), 0.25).numpy(), torch.tensor([0, 1]), TypeError, "must be a tensor, got ndarray"),
+        (torch.full((2, 4), 0.25), [0, 1], TypeError, "labels must be a tensor, got list"),
     ],
 )
 @pytest.mark.parametrize("score", SCORES)
@@ -218,3 +220,5 @@ def test_wrong_scores_of_strangers_are_named(detect) -> None:
         detect(fine, torch.tensor([math.nan]))
     with pytest.raises(TypeError, match=r"inside must hold floating-point scores, got torch\.int64"):
         detect(torch.arange(3), fine)
+    with pytest.raises(TypeError, match="outside must be a tensor, got list"):
+        detect(fine, [0.5])
