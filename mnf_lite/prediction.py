@@ -1,6 +1,8 @@
 """Prediction: draw a network, judge every input by it, repeat."""
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,8 +39,8 @@ def predict(model: nn.Module | Sequence[nn.Module], x: Tensor, n_samples: int = 
     Raises:
         TypeError, ValueError: no model, no samples, inputs that the model does not take.
     """
-    ensemble = isinstance(model, nn.ModuleList) or not isinstance(model, nn.Module)
-    members: list[nn.Module] = list(model) if ensemble else [model]  # type: ignore[arg-type, list-item]
+    alone = isinstance(model, nn.Module) and not isinstance(model, nn.ModuleList)
+    members: list[Any] = [model] if alone or not isinstance(model, Iterable) else list(model)
     _check(members, x, n_samples)
     out: Tensor | None = None
     with torch.no_grad(), tqdm(total=n_samples, unit="sample", delay=2, mininterval=0.5, leave=False) as bar:
@@ -46,8 +48,16 @@ def predict(model: nn.Module | Sequence[nn.Module], x: Tensor, n_samples: int = 
             network = plain(member).eval()
             for group, draws in _draws(member, network, range(m, n_samples, len(members))):
                 for i, chunk in enumerate(torch.split(x, INPUTS_AT_A_TIME)):
-                    y = _evaluate(network, draws, chunk.to(next(network.parameters()).device))
+                    chunk = chunk.to(next(network.parameters()).device)
+                    try:
+                        y = _evaluate(network, draws, chunk)
+                    except RuntimeError:
+                        copy.deepcopy(member).eval()(chunk[:1])  # its layers say in words what does not fit
+                        raise
                     y = y if is_regression(member) else y.softmax(-1)
+                    if out is not None and y.shape[2:] != out.shape[2:]:
+                        sizes = f"{list(out.shape[2:])} and {list(y.shape[2:])}"
+                        raise ValueError(f"an ensemble must agree in the shape of outputs, got {sizes}")
                     if out is None:
                         out = y.new_empty(n_samples, len(x), *y.shape[2:])
                     out[group.start : group.stop : group.step, i * INPUTS_AT_A_TIME :][:, : len(chunk)] = y
@@ -91,7 +101,8 @@ def _evaluate(network: nn.Module, draws: dict[str, Tensor], x: Tensor) -> Tensor
 def _check(members: list[nn.Module], x: Tensor, n_samples: int) -> None:
     """Raises where an argument of `predict` cannot be."""
     if not members or any(not isinstance(member, nn.Module) for member in members):
-        raise TypeError(f"model must be a network or a list of at least one, got {members}")
+        kinds = ", ".join(sorted({type(member).__name__ for member in members})) or "none"
+        raise TypeError(f"model must be a network or a list of at least one, got {kinds}")
     if not isinstance(n_samples, int) or n_samples < 1:
         raise ValueError(f"n_samples must be an integer of at least 1, got {n_samples!r}")
     dtypes = {parameter.dtype for member in members for parameter in member.parameters()}

@@ -149,13 +149,18 @@ X = torch.rand(2, 1, 28, 28)
     [
         (models.LeNet(SMALL), X, 0, ValueError, "n_samples must be an integer of at least 1, got 0"),
         (models.LeNet(SMALL), X, 2.0, ValueError, "n_samples"),
-        ([], X, 1, TypeError, "list of at least one"),
-        ([models.LeNet(SMALL), 3], X, 1, TypeError, "list of at least one"),
+        ([], X, 1, TypeError, "list of at least one, got none$"),
+        ([models.LeNet(SMALL), 3], X, 1, TypeError, "list of at least one, got LeNet, int$"),
+        ("lenet", X, 1, TypeError, "list of at least one, got str$"),
+        (None, X, 1, TypeError, "list of at least one, got NoneType$"),
         (models.LeNet(SMALL), X.numpy(), 1, TypeError, "torch.float32.*got ndarray"),
         (models.LeNet(SMALL), X.byte(), 1, TypeError, "got torch.uint8"),
         (models.LeNet(SMALL), X.double(), 1, TypeError, "got torch.float64"),
         (models.LeNet(SMALL), X[:0], 1, ValueError, "at least one input"),
         (models.MNFLeNet(SMALL), X[:, :, :5], 1, ValueError, r"\[B, 1, 28, 28\], got \[2, 1, 5, 28\]"),
+        (models.MNFMLP((3, 2)), torch.rand(2, 4), 3, ValueError, r"shape \[\.\.\., 3\], got \[1, 4\]"),
+        (models.MNFMLP((3, 2)), torch.rand(99, 4), 3, ValueError, r"shape \[\.\.\., 3\], got \[1, 4\]"),
+        ([models.LeNet((2, 2, 2)), models.LeNet((2, 2, 3))], X, 2, ValueError, r"agree.*\[2\] and \[3\]"),
     ],
 )
 def test_predict_says_what_it_expected(model, x, n, error, message):
