@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +114,15 @@ def fit(
     References:
         Bowman et al. (2016), Generating sentences from a continuous space, for the warm-up.
     """
-    _check_options(epochs, batch_size, lr, kl_weight, kl_warmup_epochs, seed)
+    _check_options(model, epochs, batch_size, lr, kl_weight, kl_warmup_epochs, seed)
     if device is not None:
         model.to(device)
     x, y = _tensors(model, dataset)
-    held_out = None if validation is None else _tensors(model, validation)
+    try:
+        held_out = None if validation is None else _tensors(model, validation)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"validation: {error}") from error
     kl_weight = 1 / len(x) if kl_weight is None else kl_weight
     steps = math.ceil(len(x) / batch_size)
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
@@ -127,10 +132,8 @@ def fit(
         run: dict[str, Any] = {"batch_size": batch_size, "lr": lr, "seed": seed}
         run |= {"kl_weight": kl_weight, "kl_warmup_epochs": kl_warmup_epochs}
         run |= {"model": repr(model), "data": _fingerprint(x, y)}
-        history, save = _open_checkpoint(Path(checkpoint), run, model, optimizer)
+        history, save = _open_checkpoint(Path(checkpoint), run, epochs, model, optimizer)
     done = len(history.loss)
-    if done > epochs:
-        raise ValueError(f"{checkpoint} holds {done} epochs already, more than the {epochs} asked for")
 
     rank, world = _processes()
     save = save if rank == 0 else None
@@ -158,6 +161,7 @@ def fit(
             if world > 1:
                 dist.all_reduce(sums)
             figures = _figures(model, sums, kl_weight)
+            bar.set_postfix(figures, refresh=False)  # what a bar too short to be refreshed ends with
             if held_out is not None:
                 torch.manual_seed(_stream(seed, epoch, 1))
                 figures |= _score(model, *held_out)
@@ -304,7 +308,7 @@ def _processes() -> tuple[int, int]:
 
 
 def _open_checkpoint(
-    path: Path, run: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer
+    path: Path, run: dict[str, Any], epochs: int, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[History, Callable[[History], None]]:
     """Loads model and optimizer where `path` exists; gives the history so far and the function that saves."""
 
@@ -323,6 +327,9 @@ def _open_checkpoint(
         if metadata["run"].get(name) != value:
             came = f"{name} {metadata['run'].get(name)}, not {value}" if name != "model" else "another model"
             raise ValueError(f"{path} belongs to a run with {came}; name another file, or delete this one")
+    history = History(**metadata["history"])
+    if len(history.loss) > epochs:
+        raise ValueError(f"{path} holds {len(history.loss)} epochs already, more than the {epochs} asked for")
     states: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         kind, index, *rest = name.split(".", 2)
@@ -332,7 +339,7 @@ def _open_checkpoint(
         {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
     )
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
-    return History(**metadata["history"]), save
+    return history, save
 
 
 def _fingerprint(x: Tensor, y: Tensor) -> str:
@@ -345,15 +352,19 @@ def _fingerprint(x: Tensor, y: Tensor) -> str:
 
 def _tensors(model: nn.Module, dataset: Dataset[Any]) -> tuple[Tensor, Tensor]:
     """The data set as two tensors on the model's device, checked against what the model takes and gives."""
-    size = len(dataset)  # type: ignore[arg-type]
+    if not hasattr(dataset, "__len__"):
+        came = type(dataset).__name__
+        raise TypeError(f"the data set must have a length, such as TensorDataset(x, y), got {came}")
+    size = len(dataset)
     if size == 0:
         raise ValueError("the data set is empty")
-    if isinstance(dataset, TensorDataset):
-        pair = dataset.tensors
-    else:
-        pair = default_collate([dataset[i] for i in range(size)])
-    if len(pair) != 2:
-        raise ValueError(f"the data set must hold pairs (x, y), got {len(pair)} entries an example")
+    whole = dataset.tensors if isinstance(dataset, TensorDataset) else None
+    examples = [dataset[i] for i in range(size)] if whole is None else [whole]
+    if not isinstance(examples[0], tuple | list) or len(examples[0]) != 2:
+        first = examples[0]
+        came = f"{len(first)} entries" if isinstance(first, tuple | list) else type(first).__name__
+        raise ValueError(f"each example, as of TensorDataset(x, y), must be a pair (x, y), got {came}")
+    pair = default_collate(examples) if whole is None else whole
     like = next(model.parameters())
     x, y = (tensor.to(like.device) for tensor in pair)
     if x.dtype != like.dtype:
@@ -388,12 +399,23 @@ def _probe(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def _check_options(
-    epochs: int, batch_size: int, lr: float, kl_weight: float | None, kl_warmup_epochs: float, seed: int
+    model: nn.Module,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    kl_weight: float | None,
+    kl_warmup_epochs: float,
+    seed: int,
 ) -> None:
-    """Raises where an option of `fit` cannot be."""
+    """Raises where the model or an option of `fit` cannot be."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be one network, got {type(model).__name__}")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(f"{type(model).__name__} has no parameters to train")
     for name, value, least in (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)):
         if not isinstance(value, int) or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
-    for name, number in (("lr", lr), ("kl_weight", kl_weight), ("kl_warmup_epochs", kl_warmup_epochs)):
-        if number is not None and not 0 <= number < math.inf:
+    numbers: dict[str, Any] = {"lr": lr, "kl_weight": kl_weight, "kl_warmup_epochs": kl_warmup_epochs}
+    for name, number in numbers.items():
+        if number is not None and not (isinstance(number, Real) and 0 <= float(number) < math.inf):
             raise ValueError(f"{name} must be a finite number of at least 0, got {number!r}")

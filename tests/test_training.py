@@ -196,6 +196,13 @@ def test_the_bar_shows_loss_likelihood_kl_accuracy_and_time_left(capsys, monkeyp
     assert all(word in shown for word in ("loss=", "nll=", "kl=", "accuracy=", "<00:0"))
 
 
+def test_the_bar_of_a_run_shorter_than_its_interval_ends_with_the_figures(capsys, monkeypatch):
+    monkeypatch.setattr(training, "BAR_INTERVAL", 1000.0)
+    run(model(), progress=True)
+    last = capsys.readouterr().err.split("\r")[-1]
+    assert all(word in last for word in ("100%", "loss=", "nll=", "kl=", "accuracy="))
+
+
 @pytest.mark.parametrize("mode", [True, False])
 def test_the_mode_of_the_model_is_left_as_it_was_after_a_failure_too(mode):
     network = model().train(mode)
@@ -326,8 +333,11 @@ def test_a_checkpoint_of_another_run_is_refused_and_kept(change, message, tmp_pa
     run(model(), checkpoint=tmp_path / "c")
     before = (tmp_path / "c").read_bytes()
     options = {"network": model(), "checkpoint": tmp_path / "c"} | change
+    network = options.pop("network")
+    weights = state(network)
     with pytest.raises(ValueError, match=message):
-        run(options.pop("network"), **options)
+        run(network, **options)
+    assert same(state(network), weights)
     assert (tmp_path / "c").read_bytes() == before
 
 
@@ -468,7 +478,10 @@ X, Y = bars(8).tensors
     ("dataset", "error", "message"),
     [
         (TensorDataset(X[:0], Y[:0]), ValueError, "the data set is empty"),
-        (TensorDataset(X), ValueError, "pairs"),
+        (TensorDataset(X), ValueError, r"must be a pair \(x, y\), got 1 entries"),
+        (X, ValueError, r"must be a pair \(x, y\), got Tensor"),
+        ((X, Y), ValueError, r"TensorDataset\(x, y\), must be a pair \(x, y\), got Tensor"),
+        (3, TypeError, r"such as TensorDataset\(x, y\), got int"),
         (TensorDataset(X.byte(), Y), TypeError, "x must be torch.float32.*got torch.uint8"),
         (TensorDataset(X.double(), Y), TypeError, "got torch.float64"),
         (TensorDataset(X / 0, Y), ValueError, "x must be finite"),
@@ -481,9 +494,24 @@ X, Y = bars(8).tensors
     ],
 )
 def test_data_that_do_not_fit_the_model_are_refused(dataset, error, message):
-    for options in ({"dataset": dataset}, {"dataset": bars(), "validation": dataset}):
-        with pytest.raises(error, match=message):
-            run(model(), **options)
+    with pytest.raises(error, match=message):
+        run(model(), dataset)
+    with pytest.raises(error, match=f"validation: .*{message}"):
+        run(model(), bars(), validation=dataset)
+
+
+@pytest.mark.parametrize(
+    ("network", "error", "message"),
+    [
+        ("lenet", TypeError, "model must be one network, got str"),
+        ([nn.Linear(1, 2), nn.Linear(1, 2)], TypeError, "model must be one network, got list"),
+        (nn.Flatten(), ValueError, "no parameters to train"),
+        (nn.Linear(1, 2).requires_grad_(False), ValueError, "no parameters to train"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(network, error, message):
+    with pytest.raises(error, match=message):
+        run(network, bars())
 
 
 @pytest.mark.parametrize(
@@ -510,6 +538,7 @@ def test_targets_that_do_not_fit_a_regression_are_refused(y, error, message):
         ({"kl_weight": -0.1}, "kl_weight must be"),
         ({"kl_warmup_epochs": math.inf}, "kl_warmup_epochs must be"),
         ({"seed": -1}, "seed must be an integer of at least 0, got -1"),
+        ({"kl_weight": "auto"}, "kl_weight must be a finite number of at least 0, got 'auto'"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options, message):
