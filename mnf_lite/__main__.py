@@ -53,10 +53,11 @@ def train(args: argparse.Namespace) -> None:
     names = ("model", "data", "epochs", "batch_size", "lr", "kl_weight", "kl_warmup_epochs", "seed")
     run = {name: getattr(args, name) for name in names} | {"settings": model.settings}
     if log.exists() and not unfinished.exists():
-        if _read(log).get("run") != run:
-            raise ValueError(
-                f"{log} is the log of a run with other settings; give another --out, or delete it"
-            )
+        before = _read(log).get("run", {})
+        for name, value in run.items():
+            if before.get(name) != value:
+                came = f"{name} {before.get(name)}, not {value}"
+                raise ValueError(f"{log} is the log of a run with {came}; give another --out, or delete it")
         print(f"{args.out} is finished already")
         return
 

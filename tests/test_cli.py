@@ -200,7 +200,7 @@ def test_a_folder_that_cannot_be_written_is_named_before_training(capsys, tmp_pa
 def test_another_run_under_the_same_name_is_kept(finished, capsys):
     weights = finished.with_suffix(".safetensors").read_bytes()
     said = sentence(capsys, *TRAIN, "--out", finished, "--lr", "0.1")
-    assert "a run with other settings" in said
+    assert "a run with lr 0.001, not 0.1" in said
     assert finished.with_suffix(".safetensors").read_bytes() == weights
 
 
