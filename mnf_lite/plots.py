@@ -268,8 +268,9 @@ def curves(
     ax.legend()
 
 
-def history(histories: Mapping[str, History]) -> Figure:
-    """Training curves: loss, likelihood, KL and accuracy, as far as any run has them; validation dashed."""
+def history(histories: Mapping[str, History] | History) -> Figure:
+    """Training curves of one run, or of runs by name, as far as they were recorded; validation dashed."""
+    histories = {"this run": histories} if isinstance(histories, History) else histories
     panels = {
         "loss": "loss (nats per example)",
         "nll": "− log-likelihood (nats)",

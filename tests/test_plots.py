@@ -281,6 +281,11 @@ def test_history_has_a_panel_for_whatever_was_recorded():
     assert [list(line.get_xdata()) for line in likelihood] == [[1, 2]] * 3
 
 
+def test_history_takes_one_run_without_a_name():
+    ax = plots.history(History(loss=[3, 2], nll=[3, 2], val_nll=[4, 3])).axes[1]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["this run", "this run, validation"]
+
+
 def test_history_of_a_plain_regression_has_no_panel_for_kl_or_accuracy():
     figure = plots.history({"MLP": History(loss=[3, 2], nll=[3, 2], kl=[0, 0])})
     assert [ax.get_ylabel() for ax in figure.axes] == ["loss (nats per example)", "− log-likelihood (nats)"]
