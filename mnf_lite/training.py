@@ -129,9 +129,9 @@ def fit(
 
     history, save = History(), None
     if checkpoint is not None:
-        run: dict[str, Any] = {"batch_size": batch_size, "lr": lr, "seed": seed}
+        run: dict[str, Any] = {"model": repr(model), "data": _fingerprint(x, y)}
+        run |= {"batch_size": batch_size, "lr": lr, "seed": seed}
         run |= {"kl_weight": kl_weight, "kl_warmup_epochs": kl_warmup_epochs}
-        run |= {"model": repr(model), "data": _fingerprint(x, y)}
         history, save = _open_checkpoint(Path(checkpoint), run, epochs, model, optimizer)
     done = len(history.loss)
 

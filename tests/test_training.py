@@ -324,6 +324,7 @@ def test_a_killed_run_continues_and_ends_equal_to_the_bit(tmp_path):
         ({"kl_weight": 1.0}, "kl_weight .*, not 1.0"),
         ({"kl_warmup_epochs": 1}, "kl_warmup_epochs 0, not 1"),
         ({"dataset": bars(60, seed=1)}, "data of 60 examples .* not of 60 examples"),
+        ({"dataset": bars(50)}, "data of 60 examples .* not of 50 examples"),
         ({"network": models.LeNet(SMALL)}, "another model"),
         ({"network": models.MNFLeNet((2, 3, 5, 2))}, "another model"),
         ({"epochs": 1}, "holds 2 epochs already, more than the 1"),
