@@ -500,7 +500,7 @@ def siggraph(n: int, seed: int = 0, root: str | Path | None = None) -> Tensor:
         FileNotFoundError: the file is missing.
 
     Source:
-        Jang (2018), ``https://github.com/ericjang/normalizing-flows-tutorial``.
+        Jang (2018), github.com/ericjang/normalizing-flows-tutorial.
     """
     _check_count(n)
     path = _resolve(root) / "Siggraph" / "siggraph.npy"
