@@ -318,6 +318,8 @@ def _open_checkpoint(
             tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in state.items()}
         save_tensors(path, tensors, {"run": run, "history": asdict(history)})
 
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; a checkpoint needs the name of a file")
     if not path.exists():
         return History(), save
     tensors, metadata = load_tensors(path)

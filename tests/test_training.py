@@ -342,6 +342,11 @@ def test_a_checkpoint_of_another_run_is_refused_and_kept(change, message, tmp_pa
     assert (tmp_path / "c").read_bytes() == before
 
 
+def test_a_folder_in_place_of_a_checkpoint_is_named(tmp_path):
+    with pytest.raises(ValueError, match="is a folder; a checkpoint needs the name of a file"):
+        run(model(), checkpoint=tmp_path)
+
+
 def test_a_damaged_checkpoint_is_refused_in_one_sentence(tmp_path):
     path = tmp_path / "c"
     run(model(), checkpoint=path)
