@@ -212,7 +212,7 @@ def examine_layer(library: LayerLibrary, source: str) -> Verdict:
 
 def actnorm_from_nflows(theirs: Any) -> flows.ActNorm:
     """Both are affine; theirs goes from x to z."""
-    ours = flows.ActNorm(theirs.features if hasattr(theirs, "features") else len(theirs.shift))
+    ours = flows.ActNorm(len(theirs.shift))
     ours.s.copy_(-theirs.log_scale)
     ours.t.copy_(-theirs.shift * torch.exp(-theirs.log_scale))
     ours.initialised.fill_(True)
@@ -220,7 +220,7 @@ def actnorm_from_nflows(theirs: Any) -> flows.ActNorm:
 
 
 def linear_from_matrix(W: Tensor) -> flows.InvertibleLinear:
-    """X = W z for any invertible matrix W, such as the inverse of ``nflows.transforms.LULinear.weight()``."""
+    """The map x = W z of any invertible matrix, such as the inverse of nflows' ``LULinear.weight()``."""
     ours = flows.InvertibleLinear(len(W))
     P, L, U = torch.linalg.lu(W)
     ours.lower.copy_(L)
