@@ -47,11 +47,11 @@ def train(args: argparse.Namespace) -> None:
     weights, log, unfinished = (
         _beside(args.out, end) for end in ("safetensors", "json", "unfinished.safetensors")
     )
-    options = {} if args.widths is None else {"widths": args.widths}
     torch.manual_seed(args.seed)
-    model = models.IMAGE_MODELS[args.model](**options)
-    names = ("model", "data", "epochs", "batch_size", "lr", "kl_weight", "kl_warmup_epochs", "seed")
-    run = {name: getattr(args, name) for name in names} | {"settings": model.settings}
+    model = models.IMAGE_MODELS[args.model](**({} if args.widths is None else {"widths": args.widths}))
+    names = ("epochs", "batch_size", "lr", "kl_weight", "kl_warmup_epochs", "seed")
+    options = {name: getattr(args, name) for name in names}
+    run = {"model": args.model, "data": args.data, **options, "settings": model.settings}
     if log.exists() and not unfinished.exists():
         before = _read(log).get("run", {})
         for name, value in run.items():
@@ -62,19 +62,7 @@ def train(args: argparse.Namespace) -> None:
         return
 
     training, test = DATA[args.data]("train"), DATA[args.data]("test")
-    history = fit(
-        model,
-        training,
-        epochs=args.epochs,
-        batch_size=args.batch_size,
-        lr=args.lr,
-        kl_weight=args.kl_weight,
-        kl_warmup_epochs=args.kl_warmup_epochs,
-        seed=args.seed,
-        validation=test,
-        checkpoint=unfinished,
-        device=args.device,
-    )
+    history = fit(model, training, validation=test, checkpoint=unfinished, device=args.device, **options)
     if int(os.environ.get("RANK", "0")) > 0:  # of torchrun's processes, the first one writes
         return
     models.save(model, weights)
@@ -97,12 +85,8 @@ def evaluate(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     probabilities = predict(model, images, n_samples=args.samples)
     scores = {score.__name__: score(probabilities, labels).item() for score in SCORES}
-    content.setdefault("test", {})[name] = {
-        "samples": args.samples,
-        "seed": args.seed,
-        "images": len(images),
-        **scores,
-    }
+    made = {"samples": args.samples, "seed": args.seed, "images": len(images)}
+    content.setdefault("test", {})[name] = made | scores
     save_json(log, content)
     for score, value in scores.items():
         print(f"{score.replace('_', ' '):28} {value:.4f}")

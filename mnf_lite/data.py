@@ -38,7 +38,6 @@ __all__ = [
     "pinwheel",
     "rings",
     "siggraph",
-    "spirals",
 ]
 
 # ---------------------------------------------------------------------------------------------------- images
@@ -434,12 +433,6 @@ def _three_rings(u: Tensor) -> Tensor:
     return u.new_tensor([0.8, 1.6, 2.4])[:, None, None] * _on_circle(2 * pi * u)
 
 
-def _two_spirals(u: Tensor) -> Tensor:
-    t = (0.02 + 0.98 * u).sqrt()  # the square root spreads the points evenly along the arm
-    arm = 2.5 * t.unsqueeze(1) * _on_circle(3 * pi * t)
-    return torch.stack((arm, -arm))
-
-
 def _u1(a: Tensor, b: Tensor) -> Tensor:
     radius = torch.stack((a, b)).norm(dim=0)
     return _bowl(radius - 2, 0.4) + _least(_bowl(a - 2, 0.6), _bowl(a + 2, 0.6))
@@ -475,7 +468,6 @@ def _w1(a: Tensor) -> Tensor:
 moons = _NoisyCurves((-1.5, 2.5, -1.0, 1.5), 0.02, _two_moons, noise=0.05, nodes=128)
 blobs = _NoisyCurves((-4.0, 4.0, -4.0, 4.0), 0.05, _eight_centres, noise=0.2, nodes=1)
 rings = _NoisyCurves((-3.2, 3.2, -3.2, 3.2), 0.04, _three_rings, noise=0.08, nodes=384)
-spirals = _NoisyCurves((-3.2, 3.2, -3.2, 3.2), 0.04, _two_spirals, noise=0.08, nodes=384)
 pinwheel = _Pinwheel((-4.5, 4.5, -4.5, 4.5), 0.02, arms=5, mean=1.4, spread=(0.4, 0.12), swirl=0.9)
 checkerboard = _Checkerboard((-2.0, 2.0, -2.0, 2.0), 0.05)
 # these grids have a line at |x_1| = 4, where the second derivative jumps

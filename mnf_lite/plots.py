@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from mnf_lite.flows import Flow
+from mnf_lite.metrics import reliability_curve
 from mnf_lite.training import History
 
 # Okabe and Ito (2008), Color universal design, in an order that keeps neighbours apart; without the yellow,
@@ -298,7 +299,7 @@ def history(histories: Mapping[str, History] | History) -> Figure:
 def reliability(
     ax: Axes, probabilities: ArrayLike | Tensor, labels: ArrayLike | Tensor, name: str = "", bins: int = 15
 ) -> None:
-    """Accuracy against confidence in equal bins of confidence; on the diagonal a model is calibrated.
+    """Accuracy against confidence, by :func:`.reliability_curve`; on the diagonal a model is calibrated.
 
     Args:
         ax: the panel.
@@ -307,24 +308,13 @@ def reliability(
         name: of the model, for the legend of several calls on one panel.
         bins: equal parts of [0, 1].
     """
-    p = _simplex(_array(probabilities, "probabilities", 2, 3), "probabilities")
-    p = p.mean(axis=0) if p.ndim == 3 else p
-    truth = _array(labels, "labels", 1, last=len(p))
-    confidence, hit = p.max(axis=1), p.argmax(axis=1) == truth
-    cell = np.minimum((confidence * bins).astype(int), bins - 1)
-    count = np.bincount(cell, minlength=bins)
-    used = count > 0
-    mean_confidence, accuracy = (np.bincount(cell, v, bins)[used] / count[used] for v in (confidence, hit))
+    curve = reliability_curve(torch.as_tensor(probabilities), torch.as_tensor(labels), bins)
+    used, shares = curve.counts > 0, curve.counts / curve.counts.sum()
     if not ax.lines:
         ax.plot([0, 1], [0, 1], color=FAINT, linestyle="--", linewidth=1)
-    line = ax.plot(mean_confidence, accuracy, marker="o", markersize=3, label=name or None)[0]
-    ax.scatter(
-        mean_confidence,
-        accuracy,
-        s=150 * np.sqrt(count[used] / count.sum()),
-        color=line.get_color(),
-        alpha=0.3,
-    )
+    confidence, accuracy = curve.confidence[used].cpu(), curve.accuracy[used].cpu()
+    line = ax.plot(confidence, accuracy, marker="o", markersize=3, label=name or None)[0]
+    ax.scatter(confidence, accuracy, s=150 * shares[used].sqrt().cpu(), color=line.get_color(), alpha=0.3)
     ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
     if name:
         ax.legend()

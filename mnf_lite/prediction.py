@@ -10,6 +10,7 @@ from torch.func import functional_call, vmap
 from tqdm import tqdm
 
 from mnf_lite.layers import plain
+from mnf_lite.layers.base import positive_int
 from mnf_lite.models import is_regression
 
 # Sizes found by timing; larger ones leave the caches, smaller ones pay for the calls.
@@ -103,8 +104,7 @@ def _check(members: list[nn.Module], x: Tensor, n_samples: int) -> None:
     if not members or any(not isinstance(member, nn.Module) for member in members):
         kinds = ", ".join(sorted({type(member).__name__ for member in members})) or "none"
         raise TypeError(f"model must be a network or a list of at least one, got {kinds}")
-    if not isinstance(n_samples, int) or n_samples < 1:
-        raise ValueError(f"n_samples must be an integer of at least 1, got {n_samples!r}")
+    positive_int(n_samples, "n_samples")
     dtypes = {parameter.dtype for member in members for parameter in member.parameters()}
     if not isinstance(x, Tensor) or x.dtype not in dtypes:
         came = x.dtype if isinstance(x, Tensor) else type(x).__name__

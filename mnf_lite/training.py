@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from mnf_lite.files import load_tensors, save_tensors
 from mnf_lite.layers import kl_divergence
+from mnf_lite.layers.base import positive_int
 from mnf_lite.models import is_regression
 
 LOG_2PI = math.log(2 * math.pi)
@@ -114,15 +115,21 @@ def fit(
     References:
         Bowman et al. (2016), Generating sentences from a continuous space, for the warm-up.
     """
-    _check_options(model, epochs, batch_size, lr, kl_weight, kl_warmup_epochs, seed)
+    _check_model(model)
+    for name, value, least in (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)):
+        positive_int(value, name, least)
+    numbers: dict[str, Any] = {"lr": lr, "kl_weight": kl_weight, "kl_warmup_epochs": kl_warmup_epochs}
+    for name, number in numbers.items():
+        if number is not None and not (isinstance(number, Real) and 0 <= float(number) < math.inf):
+            raise ValueError(f"{name} must be a finite number of at least 0, got {number!r}")
     if device is not None:
         model.to(device)
     x, y = _tensors(model, dataset)
     try:
         held_out = None if validation is None else _tensors(model, validation)
     except (TypeError, ValueError) as error:
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"validation: {error}") from error
+        error.args = (f"validation: {error}",)
+        raise
     kl_weight = 1 / len(x) if kl_weight is None else kl_weight
     steps = math.ceil(len(x) / batch_size)
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
@@ -357,16 +364,14 @@ def _tensors(model: nn.Module, dataset: Dataset[Any]) -> tuple[Tensor, Tensor]:
     if not hasattr(dataset, "__len__"):
         came = type(dataset).__name__
         raise TypeError(f"the data set must have a length, such as TensorDataset(x, y), got {came}")
-    size = len(dataset)
-    if size == 0:
+    if (size := len(dataset)) == 0:
         raise ValueError("the data set is empty")
-    whole = dataset.tensors if isinstance(dataset, TensorDataset) else None
-    examples = [dataset[i] for i in range(size)] if whole is None else [whole]
-    if not isinstance(examples[0], tuple | list) or len(examples[0]) != 2:
-        first = examples[0]
+    first = dataset.tensors if isinstance(dataset, TensorDataset) else dataset[0]
+    if not isinstance(first, tuple | list) or len(first) != 2:
         came = f"{len(first)} entries" if isinstance(first, tuple | list) else type(first).__name__
         raise ValueError(f"each example, as of TensorDataset(x, y), must be a pair (x, y), got {came}")
-    pair = default_collate(examples) if whole is None else whole
+    whole = isinstance(dataset, TensorDataset)
+    pair = first if whole else default_collate([dataset[i] for i in range(size)])
     like = next(model.parameters())
     x, y = (tensor.to(like.device) for tensor in pair)
     if x.dtype != like.dtype:
@@ -400,24 +405,9 @@ def _probe(model: nn.Module, x: Tensor) -> Tensor:
     return output
 
 
-def _check_options(
-    model: nn.Module,
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    kl_weight: float | None,
-    kl_warmup_epochs: float,
-    seed: int,
-) -> None:
-    """Raises where the model or an option of `fit` cannot be."""
+def _check_model(model: nn.Module) -> None:
+    """Raises where there is nothing to train."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be one network, got {type(model).__name__}")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(f"{type(model).__name__} has no parameters to train")
-    for name, value, least in (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)):
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
-    numbers: dict[str, Any] = {"lr": lr, "kl_weight": kl_weight, "kl_warmup_epochs": kl_warmup_epochs}
-    for name, number in numbers.items():
-        if number is not None and not (isinstance(number, Real) and 0 <= float(number) < math.inf):
-            raise ValueError(f"{name} must be a finite number of at least 0, got {number!r}")

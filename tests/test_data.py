@@ -23,7 +23,7 @@ from torch import Tensor
 from mnf_lite import data
 from mnf_lite._vision import torchvision
 
-SMOOTH = ["moons", "blobs", "rings", "spirals", "pinwheel", "energy1", "energy2", "energy3", "energy4"]
+SMOOTH = ["moons", "blobs", "rings", "pinwheel", "energy1", "energy2", "energy3", "energy4"]
 DENSITIES = [*SMOOTH, "checkerboard"]
 IMAGE_SETS = {"MNIST": data.mnist, "FashionMNIST": data.fashion_mnist, "KMNIST": data.kmnist}
 

@@ -301,7 +301,7 @@ SLIPS = {
     "z forgotten in a product": (CONV, "else z[..., None, None, None] * mu", "else mu", PRODUCT),
     "input not squared in the variance of a product": (CONV, "patches.square()", "patches.abs()", PRODUCT),
     "slope of the noise not halved": (BASE, "sqrt(variance).mul_(2)", "sqrt(variance)", INTEGRAL),
-    "sign of the second derivative of the noise": (BASE, "(-2 * variance)", "(2 * variance)", SLOPE),
+    "sign of the second derivative of the noise": (BASE, "(-2 * variance.", "(2 * variance.", SLOPE),
     "means not taken over": (NETWORK, "new.weight_mean.copy_(layer.weight)", "pass", TWIN),
     "biases not taken over": (NETWORK, "new.bias_mean.copy_(layer.bias)", "pass", TWIN),
     "one draw for every plain network": (

@@ -314,15 +314,13 @@ def test_reliability_of_samples_is_that_of_their_mean(samples):
 
 def test_full_confidence_belongs_to_the_last_bin():
     _, ax = plt.subplots()
-    plots.reliability(ax, torch.tensor([[1, 0, 0], [0, 1, 0], [0.02, 0, 0.98]]), torch.tensor([0, 1, 1]))
+    plots.reliability(ax, torch.tensor([[1.0, 0, 0], [0, 1, 0], [0.02, 0, 0.98]]), torch.tensor([0, 1, 1]))
     np.testing.assert_allclose(ax.lines[1].get_xydata(), [[2.98 / 3, 2 / 3]], rtol=1e-6)
 
 
 def test_reliability_refuses_labels_of_another_number():
     _, ax = plt.subplots()
-    with pytest.raises(
-        ValueError, match=r"labels must not be empty and have 1 axes, the last of length 3; got shape \[2\]"
-    ):
+    with pytest.raises(ValueError, match=r"labels must be .*\[3\].*\[2\]"):
         plots.reliability(ax, torch.eye(3), torch.arange(2))
 
 

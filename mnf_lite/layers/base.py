@@ -49,7 +49,8 @@ class _AddNoise(torch.autograd.Function):
         variance, slope = ctx.saved_tensors
         in_variance = None if grad is None else grad * slope
         if grad_slope is not None:  # second derivatives
-            bend = grad_slope * slope / (-2 * variance)
+            tiny = torch.finfo(variance.dtype).tiny
+            bend = grad_slope * slope / (-2 * variance.masked_fill(variance < tiny, math.inf))
             in_variance = bend if in_variance is None else in_variance + bend
         return grad, in_variance, None
 

@@ -66,7 +66,10 @@ class _Conv2d(BayesianLayer):
         """What each pixel of the output sees: ``[B, in, H, W] -> [B, in k k, H', W']``."""
         x = F.pad(x, [size for size in reversed(self.padding) for _ in range(2)])  # type: ignore[misc]
         for axis, k, stride, d in zip((2, 3), self.kernel_size, self.stride, self.dilation, strict=True):
-            x = x.unfold(axis, d * (k - 1) + 1, stride)[..., ::d]
+            if (came := x.shape[axis]) < (reach := d * (k - 1) + 1):
+                name, where = type(self).__name__, "height" if axis == 2 else "width"
+                raise ValueError(f"{name} expects a padded {where} of at least {reach} pixels, got {came}")
+            x = x.unfold(axis, reach, stride)[..., ::d]
         return x.permute(0, 1, 4, 5, 2, 3).flatten(1, 3)
 
     def product(self, patches: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -94,24 +97,12 @@ class _Conv2d(BayesianLayer):
         mean = mean if z is None else z[..., None, None] * mean
         return mean if self.bias_mean is None else mean + self.bias_mean[:, None, None], variance
 
-    def check_pixels(self, x: Tensor) -> None:
-        """Raise unless the padded image holds the kernel."""
-        if self.padding == "same":
-            return
-        border = (0, 0) if isinstance(self.padding, str) else self.padding
-        geometry = zip(self.dilation, self.kernel_size, border, strict=True)
-        height, width = (d * (k - 1) + 1 - 2 * p for d, k, p in geometry)
-        if x.shape[-2] < height or x.shape[-1] < width:
-            came = f"{x.shape[-2]} x {x.shape[-1]}"
-            raise ValueError(f"{type(self).__name__} expects at least {height} x {width} pixels, got {came}")
-
     def sample_multiplier(self, n: int) -> Tensor | None:
         """Draws of z ``[n, out]``, for posteriors that have one."""
 
     def forward(self, x: Tensor) -> Tensor:
         """One sample per example; the weights' noise is drawn for each pixel by itself."""
         self.check_input(x, self.in_channels, -3, ndims=(3, 4))
-        self.check_pixels(x)
         if x.ndim == 3:
             return self.forward(x[None])[0]
         # Memory is laid out as that of the input.
