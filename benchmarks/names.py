@@ -4,7 +4,8 @@
 book, and examine what they make. The result goes to ``book/results/names.json``, from which the appendix
 *Names in other libraries* makes its tables: execute that page again after running this.
 
-It needs the extras ``bench`` and ``names``, and a checkout of torch-mnf on PYTHONPATH. A missing library is an error.
+It needs the extras ``bench`` and ``names``, and a checkout of torch-mnf on PYTHONPATH. A missing library is
+an error.
 """
 
 import re
