@@ -31,6 +31,7 @@ BIAS = "test_layers_forward::test_output_at_zero_is_the_bias"
 BIAS_KL = "test_layers_forward::test_bias_mean_and_kl_know_of_each_other"
 EXTREMES = "test_layers_forward::test_extreme_parameters_keep_values_and_gradients_finite"
 NOISE = "test_layers_forward::test_gradient_of_the_noise_is_right_down_to_the_smallest_variances"
+FLAT = "test_layers_forward::test_second_derivatives_stay_finite_where_a_variance_is_zero"
 PRODUCT = "test_layers_forward::test_products_and_convolutions_have_the_same_moments_and_gradients"
 TORCH = "test_layers_forward::test_convolution_without_noise_is_the_one_of_torch"
 SLOPE = "test_layers_forward::test_noise_has_first_and_second_derivatives_one_by_one_or_mapped"
@@ -200,7 +201,18 @@ SLIPS = {
         "variance.sqrt()",
         EXTREMES,
     ),
-    "a floor under the variance that is felt": (BASE, "torch.finfo(variance.dtype).tiny", "1e-8", NOISE),
+    "a floor under the variance that is felt": (
+        BASE,
+        "torch.finfo(variance.dtype).tiny\n    return",
+        "1e-8\n    return",
+        NOISE,
+    ),
+    "second derivatives where a variance is 0": (
+        BASE,
+        "variance.masked_fill(variance < tiny, math.inf)",
+        "variance",
+        FLAT,
+    ),
     "log precision without a limit": (
         BASE,
         ".clamp(-self.max_log_precision, self.max_log_precision)",
