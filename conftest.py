@@ -7,6 +7,7 @@ from pathlib import Path
 
 import chapters
 import pytest
+import yaml
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers share the cores, and sums keep one order
 
@@ -21,6 +22,14 @@ def real_data() -> str | None:
     return next(
         (str(root) for root in (named, beside, cache) if root and (Path(root) / "MNIST").is_dir()), None
     )
+
+
+def files_in_toc() -> list[str]:
+    """The files that the table of contents names, sections too, in their order."""
+    toc = yaml.safe_load((chapters.ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    entries = [entry for part in toc["parts"] for entry in part["chapters"]]
+    files = [entry["file"] for top in entries for entry in (top, *top.get("sections", []))]
+    return [toc["root"], *files]
 
 
 def asks_for_real_data(notebook: Path) -> bool:

@@ -8,7 +8,6 @@ It needs the extras ``bench`` and ``names``, and a checkout of torch-mnf on PYTH
 an error.
 """
 
-import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -31,18 +30,18 @@ from benchmarks.names_flows import (
 from benchmarks.names_layers import LAYER_PACKAGES, LAYERS, examine_layer, examine_recipes
 from benchmarks.results import parser, write
 from mnf_lite import flows
+from tools.chapters import read_text
 
 PAGE = Path(__file__).resolve().parent.parent / "book" / "appendix" / "names.md"
 
 
 def examine_wrappers() -> dict[str, Verdict]:
     """Run the wrappers that the page shows, as they stand there, with flows of other libraries."""
-    cells = re.findall(r"```{code-cell} ipython3\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
     scope: dict[str, Any] = {}
     exec("import torch\nfrom torch import Tensor, nn\nfrom mnf_lite import flows", scope)
-    for cell in cells:
-        if cell.lstrip().startswith("class "):
-            exec(cell, scope)
+    for cell in read_text(PAGE).cells:
+        if cell.cell_type == "code" and cell.source.startswith("class "):
+            exec(cell.source, scope)
     found = {}
     for wrapper, name, ours in (
         ("Turned", "nflows", "MAF"),

@@ -656,7 +656,9 @@ def sources(package: str) -> str:
     """The folder in which a package lies."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError(f"{package} is missing: pip install '.[bench]', torch-mnf on PYTHONPATH")
+        raise ModuleNotFoundError(
+            f"{package} is missing: pip install '.[bench,names]', torch-mnf on PYTHONPATH"
+        )
     return spec.submodule_search_locations[0]
 
 

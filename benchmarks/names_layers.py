@@ -114,13 +114,20 @@ def present(layer: nn.Module, which: str) -> Tensor:
     return tensor
 
 
+def divergences(library: LayerLibrary, layer: nn.Module, x: Tensor, draws: int) -> Tensor:
+    """What the library says is the divergence of a layer, again and again: ``[draws]``."""
+    names, values = layer_names(library) | {"model": nn.Sequential(layer)}, []
+    for _ in range(draws):
+        layer(x)  # blitz takes the divergence at the weights that were drawn last
+        values.append(torch.as_tensor(eval(library.kl, names)).reshape(()))
+    return torch.stack(values)
+
+
 @torch.no_grad()
 def examine_layer(library: LayerLibrary, source: str) -> Verdict:
     """All that is found about one layer of one library."""
-    names = layer_names(library)
     torch.manual_seed(6)
-    layer = eval(source, names)
-    model = nn.Sequential(layer)
+    layer = eval(source, layer_names(library))
 
     means, spreads = ([present(layer, which) for which in both] for both in (library.mean, library.spread))
     weight = means[0]
@@ -140,14 +147,7 @@ def examine_layer(library: LayerLibrary, source: str) -> Verdict:
         y = layer(x)
         return (y[0] if isinstance(y, tuple) else y).flatten(1)
 
-    def divergence(draws: int) -> Tensor:
-        values = []
-        for _ in range(draws):
-            run(one)  # blitz takes the divergence at the weights that were drawn last
-            values.append(torch.as_tensor(eval(library.kl, names | {"model": model})).reshape(()))
-        return torch.stack(values)
-
-    first, second = divergence(2)
+    first, second = divergences(library, layer, one, 2)
     put(0.0, -1.3, -40.0)
     measured = torch.cat([run(one) for _ in range(3000)]).std().item()
     spread = min(STD, key=lambda kind: abs(STD[kind][0](-1.3) - measured))
@@ -158,7 +158,7 @@ def examine_layer(library: LayerLibrary, source: str) -> Verdict:
         return math.log(prior / std) + (std**2 + mean**2) / (2 * prior**2) - 0.5
 
     put(0.0, STD[spread][1](0.5))
-    kl = divergence(4000)
+    kl = divergences(library, layer, one, 4000)
     error = kl.std().item() / math.sqrt(len(kl))
     n, z = weight.numel() + OUT, "MNF" in source
     width = (OUT if weight.ndim == 4 else IN) if z else 0
@@ -206,7 +206,8 @@ def examine_layer(library: LayerLibrary, source: str) -> Verdict:
     else:
         put(100.0, STD[spread][1](0.5))
         parts = {"sum": n, "mean over weights and biases": 1, "mean of weights plus mean of biases": 2}[how]
-        found["far"] = round(divergence(20).mean().item() / (parts * closed_form(100.0, 0.5, assumed)), 2)
+        far = divergences(library, layer, one, 20).mean().item()
+        found["far"] = round(far / (parts * closed_form(100.0, 0.5, assumed)), 2)
     return found
 
 
@@ -313,18 +314,13 @@ def examine_recipes() -> dict[str, Verdict]:
     }
     for name, recipe in recipes.items():
         library = LAYERS[name]
-        names = layer_names(library)
         torch.manual_seed(7)
         source = library.layers["MNFLinear" if name == "torch-mnf" else "MeanFieldLinear"]
-        theirs = eval(source, names)
+        theirs = eval(source, layer_names(library))
         for which in library.spread:
             present(theirs, which).add_(0.3 * torch.randn_like(present(theirs, which)))
         layer = recipe(theirs)
-        model, draws = nn.Sequential(theirs), []
-        for _ in range(4000):
-            theirs(torch.zeros(1, IN))
-            draws.append(torch.as_tensor(eval(library.kl, names | {"model": model})).reshape(()))
-        kl = torch.stack(draws)
+        kl = divergences(library, theirs, torch.zeros(1, IN), 4000)
         error = kl.std().item() / math.sqrt(len(kl))
         weights = layer.kl_gaussian(layer.weight_mean.square().sum(), layer.weight_log_var)
         expected, compared = {

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from mnf_lite import data, metrics, models
-from mnf_lite.files import circumstances, save_json
+from mnf_lite.files import circumstances, difference, save_json
 from mnf_lite.prediction import predict
 from mnf_lite.training import fit
 
@@ -53,11 +53,8 @@ def train(args: argparse.Namespace) -> None:
     options = {name: getattr(args, name) for name in names}
     run = {"model": args.model, "data": args.data, **options, "settings": model.settings}
     if log.exists() and not unfinished.exists():
-        before = _read(log).get("run", {})
-        for name, value in run.items():
-            if before.get(name) != value:
-                came = f"{name} {before.get(name)}, not {value}"
-                raise ValueError(f"{log} is the log of a run with {came}; give another --out, or delete it")
+        if came := difference(_read(log).get("run", {}), run):
+            raise ValueError(f"{log} is the log of a run with {came}; give another --out, or delete it")
         print(f"{args.out} is finished already")
         return
 

@@ -57,6 +57,14 @@ def save_json(path: str | Path, content: Any, indent: int | None = 1) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def difference(before: Mapping[str, Any], run: Mapping[str, Any]) -> str:
+    """The first setting of ``run`` that was another one ``before``, in words; empty where all agree."""
+    for name, value in run.items():
+        if before.get(name) != value:
+            return f"{name} {before.get(name)}, not {value}"
+    return ""
+
+
 def circumstances() -> dict[str, Any]:
     """What else the figures of a run depend on: versions, machine, day."""
     packages = {name: version(name) for name in ("torch", "numpy")}

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.data import Dataset, TensorDataset, default_collate
 from tqdm import tqdm
 
-from mnf_lite.files import load_tensors, save_tensors
+from mnf_lite.files import difference, load_tensors, save_tensors
 from mnf_lite.layers import kl_divergence
 from mnf_lite.layers.base import positive_int
 from mnf_lite.models import is_regression
@@ -332,10 +332,10 @@ def _open_checkpoint(
     tensors, metadata = load_tensors(path)
     if "run" not in metadata:
         raise ValueError(f"{path} is not a checkpoint of fit; name another file, or delete this one")
-    for name, value in run.items():
-        if metadata["run"].get(name) != value:
-            came = f"{name} {metadata['run'].get(name)}, not {value}" if name != "model" else "another model"
-            raise ValueError(f"{path} belongs to a run with {came}; name another file, or delete this one")
+    before = metadata["run"]
+    came = "another model" if before.get("model") != run["model"] else difference(before, run)
+    if came:
+        raise ValueError(f"{path} belongs to a run with {came}; name another file, or delete this one")
     history = History(**metadata["history"])
     if len(history.loss) > epochs:
         raise ValueError(f"{path} holds {len(history.loss)} epochs already, more than the {epochs} asked for")
@@ -366,12 +366,13 @@ def _tensors(model: nn.Module, dataset: Dataset[Any]) -> tuple[Tensor, Tensor]:
         raise TypeError(f"the data set must have a length, such as TensorDataset(x, y), got {came}")
     if (size := len(dataset)) == 0:
         raise ValueError("the data set is empty")
-    first = dataset.tensors if isinstance(dataset, TensorDataset) else dataset[0]
+    # A TensorDataset counts as one example, whose tensors are whole already.
+    examples = [dataset.tensors] if isinstance(dataset, TensorDataset) else [dataset[i] for i in range(size)]
+    first = examples[0]
     if not isinstance(first, tuple | list) or len(first) != 2:
         came = f"{len(first)} entries" if isinstance(first, tuple | list) else type(first).__name__
         raise ValueError(f"each example, as of TensorDataset(x, y), must be a pair (x, y), got {came}")
-    whole = isinstance(dataset, TensorDataset)
-    pair = first if whole else default_collate([dataset[i] for i in range(size)])
+    pair = first if isinstance(dataset, TensorDataset) else default_collate(examples)
     like = next(model.parameters())
     x, y = (tensor.to(like.device) for tensor in pair)
     if x.dtype != like.dtype:

@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 import build_book
 import page_assets
 import pytest
-import yaml
 from playwright.sync_api import Browser, Locator, Page
 from shoot import chromium, find_chromium, settle
+
+from conftest import files_in_toc
 
 LARGEST = 1_500_000  # bytes of a page and its own pictures
 PHONE = 390
@@ -24,10 +25,7 @@ LOCAL = (None, "127.0.0.1")  # hosts of a file and of the test's own server
 
 def chapters_in_toc() -> list[str]:
     """The pages that the table of contents names, without their ending."""
-    toc = yaml.safe_load((build_book.ROOT / "_toc.yml").read_text())
-    entries = [entry for part in toc["parts"] for entry in part["chapters"]]
-    entries += [section for entry in entries for section in entry.get("sections", [])]
-    return [str(Path(name).with_suffix("")) for name in (toc["root"], *(entry["file"] for entry in entries))]
+    return [str(Path(name).with_suffix("")) for name in files_in_toc()]
 
 
 PAGES = chapters_in_toc()

@@ -9,7 +9,8 @@ import tokenize
 from pathlib import Path
 
 import pytest
-import yaml
+
+from conftest import files_in_toc
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "mnf_lite"
@@ -73,10 +74,7 @@ def test_npm_lock_file_pins_by_hash_without_addresses() -> None:
 
 
 def test_every_page_of_the_table_of_contents_exists_and_every_page_is_in_it() -> None:
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
-    entries = [entry for part in toc["parts"] for entry in part["chapters"]]
-    entries += [section for entry in entries for section in entry.get("sections", [])]
-    listed = [toc["root"], *(entry["file"] for entry in entries)]
+    listed = files_in_toc()
     assert len(listed) == len(set(listed))
     assert [name for name in listed if not (ROOT / name).is_file()] == []
     there = {
