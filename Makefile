@@ -19,7 +19,7 @@ help: ## list what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' | awk -F'|' '{ printf "make %-12s %s\n", $$1, $$2 }'
 
 book: $(READY) ## build the book into _build/html (nothing is executed)
-	@$(BIN)/python tools/build_book.py
+	@$(BIN)/python -m tools.build_book
 
 test: $(READY) ## run every test: the package, the chapters, the built pages
 	@$(BIN)/python -m pytest tests book --nbval-lax --nbval-current-env -n 2 --dist loadscope $(PYTEST)
@@ -28,11 +28,11 @@ lab: $(READY) ## open the chapters in JupyterLab; saving one writes both files o
 	@$(BIN)/jupyter-lab $(LAB) book
 
 execute: $(READY) ## execute stale chapters, or CHAPTER=book/part/NN_name.md, or CHAPTER=all
-	@$(BIN)/python tools/chapters.py $(CHAPTER)
+	@$(BIN)/python -m tools.chapters $(CHAPTER)
 
 checkpoints: $(READY) ## train the networks of the book and measure them again, continuing where it was interrupted
-	@$(BIN)/python tools/checkpoints.py
-	@for table in $(TABLES); do $(BIN)/python -m benchmarks.$$table || exit; done
+	@$(BIN)/python -m experiments.networks
+	@for table in $(TABLES); do $(BIN)/python -m experiments.$$table || exit; done
 
 bench: $(READY) ## time flows and layers against other libraries (installs the extra "bench")
 	@$(BIN)/python -m pip install --quiet --quiet --constraint requirements.txt --editable '.[bench]' \

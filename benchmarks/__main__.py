@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 import torch
 
-from benchmarks import flows, layers, timing
-from benchmarks.timing import Row, table
+from benchmarks import flows, layers
+from experiments import timing
+from experiments.timing import Row, table
 
 
 def show(title: str, rows: Iterable[Row]) -> list[Row]:

@@ -15,8 +15,8 @@ import torch
 import zuko
 from torch import Tensor, nn
 
-from benchmarks.densities import two_moons_models
-from benchmarks.timing import Row, in_turns, parameters, peak_megabytes, training_step
+from experiments.densities import two_moons_models
+from experiments.timing import Row, in_turns, parameters, peak_megabytes, training_step
 from mnf_lite import flows
 
 HIDDEN, LAYERS, BINS, BOUND = (64, 64), 4, 8, 3.0

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.timing import Row, in_turns, parameters, peak_megabytes, training_step
+from experiments.timing import Row, in_turns, parameters, peak_megabytes, training_step
 from mnf_lite import layers, predict
 from mnf_lite.models import LeNet, MeanFieldLeNet, MNFLeNet
 

@@ -1,16 +1,14 @@
 """What holds for the repository as a whole: its size, its floors, its commands, and what it must not name."""
 
 import ast
-import io
 import re
 import subprocess
 import sys
-import tokenize
 from pathlib import Path
 
 import pytest
 
-from conftest import files_in_toc
+from tools import chapters
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "mnf_lite"
@@ -74,7 +72,7 @@ def test_npm_lock_file_pins_by_hash_without_addresses() -> None:
 
 
 def test_every_page_of_the_table_of_contents_exists_and_every_page_is_in_it() -> None:
-    listed = files_in_toc()
+    listed = chapters.files_in_toc()
     assert len(listed) == len(set(listed))
     assert [name for name in listed if not (ROOT / name).is_file()] == []
     there = {
@@ -151,34 +149,6 @@ def test_no_import_hides_inside_a_function(path: Path) -> None:
         if isinstance(node, ast.Import | ast.ImportFrom)
     ]
     assert hidden == []
-
-
-def code_lines(path: Path) -> int:
-    """Lines that hold code: no blank lines, comments or docstrings."""
-    source = path.read_text()
-    skip = {
-        tokenize.COMMENT,
-        tokenize.NL,
-        tokenize.NEWLINE,
-        tokenize.INDENT,
-        tokenize.DEDENT,
-        tokenize.ENDMARKER,
-    }
-    lines: set[int] = set()
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type not in skip:
-            lines.update(range(token.start[0], token.end[0] + 1))
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(
-            node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-        ) and ast.get_docstring(node):
-            first = node.body[0]
-            lines -= set(range(first.lineno, (first.end_lineno or first.lineno) + 1))
-    return len(lines)
-
-
-def test_package_stays_lite() -> None:
-    assert sum(map(code_lines, MODULES)) <= 2_600
 
 
 def test_package_imports_without_printing() -> None:

@@ -15,7 +15,7 @@ import sys
 from hashlib import sha256
 from pathlib import Path
 
-import page_assets
+from tools import page_assets
 
 ROOT = page_assets.ROOT
 BUILD = ROOT / "_build"

@@ -1,8 +1,8 @@
 """The book's chapters: pairs of a text notebook `NN_name.md` and its executed twin `NN_name.ipynb`.
 
-    python tools/chapters.py book/flows/01_change_of_variables.md    execute one chapter from its text
-    python tools/chapters.py all                                     execute every chapter
-    python tools/chapters.py                                         execute those whose outputs are stale
+    python -m tools.chapters book/flows/01_change_of_variables.md    execute one chapter from its text
+    python -m tools.chapters all                                     execute every chapter
+    python -m tools.chapters                                         execute those whose outputs are stale
 
 `make execute CHAPTER=...` calls this. Two executions of the same text give the same bytes.
 """
@@ -23,6 +23,7 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+import yaml
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
@@ -34,6 +35,7 @@ LARGEST = 1_000_000  # bytes of one notebook
 SECONDS_A_CELL = 600
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+REAL_DATA = re.compile(r"\b(fashion_|k)?mnist", re.IGNORECASE)
 
 # What makes a kernel's outputs the same every time: no random order of sets, one thread (sums in one order),
 # no progress bars, and no date in SVG files.
@@ -81,6 +83,30 @@ def executed_notebooks() -> list[Path]:
 def is_visible(path: Path) -> bool:
     """Whether no part of the path below the book starts with a dot (checkpoints of editors do)."""
     return not any(part.startswith(".") for part in path.relative_to(BOOK).parts)
+
+
+def real_data() -> str | None:
+    """The folder of the image sets: the named one, the one beside this checkout, or the user's cache."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mnf_lite"
+    beside = ROOT.parent / "shared" / "data"
+    named = os.environ.get("MNF_LITE_DATA")
+    return next(
+        (str(root) for root in (named, beside, cache) if root and (Path(root) / "MNIST").is_dir()), None
+    )
+
+
+def files_in_toc() -> list[str]:
+    """The files that the table of contents names, sections too, in their order."""
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    entries = [entry for part in toc["parts"] for entry in part["chapters"]]
+    files = [entry["file"] for top in entries for entry in (top, *top.get("sections", []))]
+    return [toc["root"], *files]
+
+
+def asks_for_real_data(notebook: Path) -> bool:
+    """Whether a chapter's code names MNIST or one of its relatives."""
+    cells = read_text(notebook.with_suffix(".md")).cells
+    return any(cell.cell_type == "code" and REAL_DATA.search(cell.source) for cell in cells)
 
 
 def read_text(text: Path) -> NotebookNode:

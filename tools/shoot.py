@@ -1,6 +1,6 @@
 """Screenshots of built pages in light, in dark and at the width of a phone, for authors to look at.
 
-    python tools/shoot.py OUT_FOLDER book/flows/01_change_of_variables [more pages]     (default: every page)
+    python -m tools.shoot OUT_FOLDER book/flows/01_change_of_variables [more pages]     (default: every page)
 
 Needs Chromium on the machine; build the book first.
 """
@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from build_book import HTML
 from playwright.sync_api import Browser, Page, sync_playwright
+
+from tools.build_book import HTML
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = (

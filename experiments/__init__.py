@@ -1,0 +1,1 @@
+"""What trains and measures for the book: one script a result, named as its file in ``book/results``."""

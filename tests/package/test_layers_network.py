@@ -1,0 +1,168 @@
+"""Whole networks: Bayesian twins, the plain networks that are draws from them, sums of divergences."""
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call, vmap
+
+from mnf_lite import layers
+from tests.package.layer_zoo import assert_mean, stir
+
+TWINS = {
+    "mnf": (layers.MNFLinear, layers.MNFConv2d),
+    "mean-field": (layers.MeanFieldLinear, layers.MeanFieldConv2d),
+}
+both = pytest.mark.parametrize("posterior", TWINS)
+
+
+class Net(nn.Module):
+    """A layer in two places, a nested block, and modules that stay what they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, (3, 2), stride=2, padding=1, dilation=(1, 2), bias=False)
+        self.norm = nn.BatchNorm2d(4)
+        self.block = nn.ModuleDict({"shared": nn.Linear(4, 4), "list": nn.ModuleList([nn.Dropout(0.5)])})
+        self.again = self.block["shared"]
+        self.head = nn.Linear(4, 2, bias=False)
+
+    def forward(self, x):
+        h = self.norm(self.conv(x)).mean((-1, -2))
+        h = self.block["list"][0](self.block["shared"](h))
+        return self.head(self.again(h))
+
+
+@both
+def test_twin_takes_over_means_geometry_and_everything_else(posterior):
+    net = Net().double().eval()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    twin = layers.bayesian(net, posterior, prior_std=0.5)
+    linear, conv = TWINS[posterior]
+    assert type(twin) is Net
+    assert type(twin.conv) is conv
+    assert type(twin.head) is linear
+    assert twin.conv.extra_repr() == net.conv.extra_repr() + ", prior_std=0.5"
+    assert twin.again is twin.block["shared"]
+    assert type(twin.again) is linear
+    for ours, theirs in ((twin.conv, net.conv), (twin.again, net.again), (twin.head, net.head)):
+        assert torch.equal(ours.weight_mean, theirs.weight)
+        assert ours.weight_mean.data_ptr() != theirs.weight.data_ptr()
+        assert (ours.bias_mean is None) == (theirs.bias is None)
+        assert ours.weight_log_var.dtype == torch.float64
+        assert not ours.training
+    assert torch.equal(twin.again.bias_mean, net.again.bias)
+    assert torch.equal(twin.norm.weight, net.norm.weight)
+    assert twin.norm is not net.norm
+    assert twin(torch.randn(5, 1, 8, 8).double()).shape == (5, 2)
+    after = net.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_twin_passes_options_on():
+    twin = layers.bayesian(nn.Linear(3, 2), "mnf", n_flows_q=1, n_flows_r=3, hidden=(7,))
+    assert isinstance(twin, layers.MNFLinear)
+    assert len(twin.flow_q) == 1
+    assert len(twin.flow_r) == 3
+
+
+def test_twin_of_a_network_that_is_bayesian_already_is_a_copy():
+    model = nn.Sequential(layers.MNFLinear(3, 2), nn.Linear(2, 2))
+    twin = layers.bayesian(model, "mean-field")
+    assert isinstance(twin[0], layers.MNFLinear)
+    assert twin[0] is not model[0]
+    assert torch.equal(twin[0].weight_mean, model[0].weight_mean)
+    assert isinstance(twin[1], layers.MeanFieldLinear)
+
+
+@pytest.mark.parametrize("wrong", [{"groups": 2}, {"padding_mode": "circular", "padding": 1}], ids=str)
+def test_twin_refuses_convolutions_that_the_layers_do_not_offer(wrong):
+    with pytest.raises(ValueError, match="groups=1 and padding_mode='zeros', got Conv2d"):
+        layers.bayesian(nn.Sequential(nn.Conv2d(2, 4, 3, **wrong)))
+
+
+def test_twin_refuses_unknown_posteriors():
+    with pytest.raises(ValueError, match=r"one of \['mean-field', 'mnf'\], got 'full'"):
+        layers.bayesian(nn.Linear(2, 2), "full")
+
+
+def test_twin_refuses_what_is_no_module():
+    with pytest.raises(TypeError, match=r"module must be an nn\.Module, got list"):
+        layers.bayesian([nn.Linear(2, 2)])
+
+
+@both
+def test_plain_is_a_draw_that_owns_its_weights(posterior):
+    model = layers.bayesian(Net().double().eval(), posterior)
+    torch.manual_seed(0)
+    one, two = layers.plain(model), layers.plain(model)
+    assert type(one.conv) is nn.Conv2d
+    assert type(one.head) is nn.Linear
+    assert one.again is one.block["shared"]
+    assert repr(one) == repr(Net())
+    assert not any(isinstance(m, layers.BayesianLayer) for m in one.modules())
+    assert not any(m.training for m in one.modules())
+    assert {p.dtype for p in one.parameters()} == {torch.float64}
+    assert all(p.requires_grad and p.is_leaf for p in one.parameters())
+    for a, b in ((one.conv, two.conv), (one.head, two.head), (one.again, two.again)):
+        assert not torch.equal(a.weight, b.weight)
+    x = torch.randn(3, 1, 8, 8).double()
+    assert torch.equal(one(x), one(x))
+    assert not torch.equal(one(x), two(x))
+
+
+@both
+def test_plain_is_the_draw_that_sample_weights_gives(posterior):
+    model = stir(layers.bayesian(nn.Linear(3, 2), posterior))
+    torch.manual_seed(4)
+    drawn = layers.plain(model)
+    torch.manual_seed(4)
+    w, b = model.sample_weights(1)
+    assert torch.equal(drawn.weight, w[0])
+    assert torch.equal(drawn.bias, b[0])
+
+
+@both
+@torch.no_grad()
+def test_stacked_draws_run_through_a_plain_twin(posterior):
+    model = nn.Sequential(
+        layers.bayesian(nn.Conv2d(1, 3, 2), posterior), nn.Flatten(), nn.Linear(12, 2)
+    ).double()
+    x, (w, b) = torch.randn(4, 1, 3, 3).double(), model[0].sample_weights(5)
+    network = layers.plain(model)
+    y = vmap(lambda w, b: functional_call(network, {"0.weight": w, "0.bias": b}, (x,)))(w, b)
+    assert y.shape == (5, 4, 2)
+    expected = model[2](nn.functional.conv2d(x, w[3], b[3]).flatten(1))
+    assert torch.allclose(y[3], expected)
+
+
+def test_kl_divergence_sums_over_layers_and_counts_a_shared_one_once():
+    shared = layers.MeanFieldLinear(3, 3)
+    model = nn.Sequential(
+        shared, nn.ReLU(), nn.Sequential(shared, layers.MeanFieldConv2d(1, 2, 3)), nn.Linear(2, 2)
+    )
+    assert torch.isclose(layers.kl_divergence(model), shared.kl() + model[2][1].kl())
+    assert torch.equal(layers.kl_divergence(shared), shared.kl())
+
+
+@torch.no_grad()
+def test_kl_divergence_draws_every_layer_for_itself():
+    model = nn.Sequential(layers.MNFLinear(3, 3), layers.MNFConv2d(1, 2, 3)).double()
+    torch.manual_seed(0)
+    total = torch.stack([layers.kl_divergence(model) for _ in range(500)])
+    parts = [layer.kl_samples(50_000) for layer in model]
+    assert_mean(total, sum(part.mean() for part in parts))
+    assert 0.6 < total.var() / sum(part.var() for part in parts) < 1.6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_kl_divergence_is_a_scalar_of_the_models_dtype_with_gradient(dtype):
+    model = nn.Sequential(layers.MNFLinear(3, 3), layers.MeanFieldLinear(3, 2)).to(dtype)
+    kl = layers.kl_divergence(model)
+    assert kl.shape == ()
+    assert kl.dtype == dtype
+    kl.backward()
+    assert model[1].weight_mean.grad is not None
+    none = layers.kl_divergence(nn.Linear(2, 2).to(dtype))
+    assert none == 0
+    assert none.dtype == dtype
+    assert layers.kl_divergence(nn.ReLU()) == 0

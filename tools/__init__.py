@@ -1,0 +1,1 @@
+"""What builds, executes and shoots the book."""
