@@ -1,4 +1,4 @@
-"""Format the code of the chapters as the package's is formatted, at 79 columns: a page of paper holds no more.
+"""Format the code of the chapters as the package's is formatted, at 79 columns, which paper can hold.
 
 python -m tools.style            rewrite the cells that are formatted otherwise
 python -m tools.style --check    name them instead, and fail where there are any
