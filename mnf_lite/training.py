@@ -4,7 +4,7 @@ import atexit
 import math
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from numbers import Real
@@ -178,6 +178,37 @@ def fit(
             if save:
                 save(history)
     return history
+
+
+def maximum_likelihood(
+    density: nn.Module, batches: Iterable[Tensor], *, lr: float = 1e-3, clip: float = 10.0
+) -> list[float]:
+    r"""Train a density on batches of points, one step of Adam for each batch.
+
+    .. math:: -\frac{1}{|B|} \sum_{x \in B} \log p(x)
+
+    Its mean is the cross-entropy, so that the loss less the entropy of the data is their divergence from the
+    model, in nats.
+
+    Args:
+        density: a module with ``log_prob(x)``, such as ``flows.NormalizingFlow``; trained in place.
+        batches: points ``[B, dim]`` of each step.
+        lr: Adam's learning rate.
+        clip: greatest norm of the gradient; a longer one is shortened to it.
+
+    Returns:
+        The loss at every step, in nats.
+    """
+    parameters = list(density.parameters())
+    optimizer, losses = torch.optim.Adam(parameters, lr=lr), []
+    for x in batches:
+        loss = -density.log_prob(x).mean()  # type: ignore[operator]
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, clip)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 
 from mnf_lite import fit, layers, models, predict, training
 from mnf_lite.files import load_tensors
+from mnf_lite.flows import AffineConstant, NormalizingFlow
 
 SMALL = (2, 3, 4, 2)
 
@@ -552,3 +553,16 @@ def test_targets_that_do_not_fit_a_regression_are_refused(y, error, message):
 def test_options_that_cannot_be_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         run(model(), **options)
+
+
+def test_maximum_likelihood_finds_the_mean_and_deviation_of_a_gaussian(seed):
+    points = 3 + 2 * torch.randn(400, 256, 1, dtype=torch.float64)
+    density = NormalizingFlow(AffineConstant(1)).double()
+    losses = training.maximum_likelihood(density, points, lr=0.05)
+    entropy = 0.5 * math.log(2 * math.pi * math.e) + math.log(2)
+    assert len(losses) == 400
+    assert losses[0] > 4
+    assert sum(losses[-50:]) / 50 == pytest.approx(entropy, abs=0.05)
+    sample = density.sample((20_000,))
+    assert sample.mean().item() == pytest.approx(3, abs=0.2)
+    assert sample.std().item() == pytest.approx(2, abs=0.2)
