@@ -56,6 +56,24 @@ KERNEL_ENVIRONMENT = {
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
 }
 
+# As which processor a chapter is run, by the libraries' own switches: `make processors` chooses one.
+SETTINGS: dict[str, dict[str, str]] = {
+    "machine": {},
+    "plain": {
+        "ATEN_CPU_CAPABILITY": "default",
+        "MKL_CBWR": "COMPATIBLE",
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+        "OPENBLAS_CORETYPE": "Nehalem",
+    },
+    "avx2": {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "OPENBLAS_CORETYPE": "Haswell",
+    },
+    "two-threads": {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"},
+}
+
 
 class ChapterError(Exception):
     """What is wrong with a chapter, in words for its author."""
@@ -63,7 +81,8 @@ class ChapterError(Exception):
 
 def name_of(path: Path) -> str:
     """The chapter's path from the root of the repository."""
-    return path.resolve().relative_to(ROOT).as_posix()
+    path = path.resolve()
+    return (path.relative_to(ROOT) if path.is_relative_to(ROOT) else path).as_posix()
 
 
 def mend(text: Path) -> str:
@@ -237,6 +256,27 @@ def fault(text: Path) -> str | None:
     return None
 
 
+def what_a_cell_shows(outputs: list[NotebookNode]) -> str:
+    """The words of a cell's outputs, without its pictures."""
+    shown = [
+        output.get("text", "")
+        or "\n".join(v for k, v in output.get("data", {}).items() if k.startswith("text/"))
+        for output in outputs
+    ]
+    return "\n".join(shown)
+
+
+def mismatch(text: Path, number: int, stored: list[NotebookNode], now: list[NotebookNode]) -> str:
+    """One sentence for a cell that failed when a test ran it, with both values and what mends it."""
+    where = f"{name_of(text)}, cell {number}"
+    for output in now:
+        if output.output_type == "error":
+            error = f"{output.ename}: {output.evalue}".splitlines()[0][:200].rstrip(": ")
+            return f"{where}: fails with {error}. Mend the cell, then run: {mend(text)}"
+    before, after = first_difference(what_a_cell_shows(stored), what_a_cell_shows(now))
+    return f"{where}: {before!r} is stored, {after!r} came. Round it to what survives, then run: {mend(text)}"
+
+
 def first_difference(ours: str, theirs: str) -> tuple[str, str]:
     """The first line in which two texts differ, as it stands in each, no longer than one can read."""
     lines = zip_longest(ours.splitlines(), theirs.splitlines(), fillvalue="")
@@ -288,6 +328,11 @@ def with_kept_outputs(text: Path) -> NotebookNode | None:
     return wanted
 
 
+def kernel_environment() -> dict[str, str]:
+    """The surroundings of a chapter's kernel, under the setting of `make processors` where it runs."""
+    return KERNEL_ENVIRONMENT | SETTINGS[os.environ.get("MNF_LITE_PROCESSOR", "machine")]
+
+
 def run(text: Path, environment: dict[str, str] | None = None) -> NotebookNode:
     """Execute a chapter's cells in a new kernel, in the chapter's folder."""
     notebook = read_text(text)
@@ -302,7 +347,7 @@ def run(text: Path, environment: dict[str, str] | None = None) -> NotebookNode:
         resources={"metadata": {"path": str(text.parent)}},
     )
     try:
-        client.execute(env={**os.environ, **KERNEL_ENVIRONMENT, **(environment or {})})
+        client.execute(env={**os.environ, **kernel_environment(), **(environment or {})})
     except CellExecutionError as error:
         plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
         raise ChapterError(f"{name_of(text)}: a cell failed.\n{plain}") from None
