@@ -9,10 +9,13 @@ likelihood as the last layer of an ``nn.Sequential``) or by the argument ``likel
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from mnf_lite.inputs import unwrapped
 
 __all__ = ["Bernoulli", "Categorical", "Gaussian", "Likelihood", "likelihood_of"]
 
@@ -41,14 +44,14 @@ class Likelihood(nn.Module, ABC):
 
     @abstractmethod
     def log_prob(self, output: Tensor, y: Tensor) -> Tensor:
-        """Return the log density of each example in nats, ``[B]``; where y has many parts, of all together."""
+        """Return the log density of each example, ``[B]`` in nats; of all parts of a y together."""
 
     @abstractmethod
     def predict(self, output: Tensor) -> Tensor:
-        """Return what ``predict`` gives for outputs ``[B, ...]``: probabilities, or the outputs themselves."""
+        """Return what outputs ``[B, ...]`` predict: probabilities, or the outputs themselves."""
 
     def output(self, prediction: Tensor) -> Tensor:
-        """Return an output whose prediction this is: the inverse of ``predict``, which here is the identity."""
+        """Return an output whose prediction this is: the inverse of ``predict``, here the identity."""
         return prediction
 
     def right(self, output: Tensor, y: Tensor) -> Tensor:
@@ -59,7 +62,7 @@ class Likelihood(nn.Module, ABC):
         """Raise unless the likelihood can read this output of a network."""
 
     def check(self, output: Tensor, y: Tensor) -> None:
-        """Raise unless ``y [B, ...]`` can be the targets of ``output [B, ...]``."""
+        """Raise unless y ``[B, ...]`` can be targets for outputs like these, which may have fewer rows."""
 
     def log_predictive(self, predictions: Tensor, y: Tensor) -> Tensor:
         r"""Return the log density of y under the mean of many predictions.
@@ -93,8 +96,9 @@ class Categorical(Likelihood):
     .. math:: p(y \mid \mathrm{output}) = \operatorname{softmax}(\mathrm{output})_y
 
     Shape:
-        output ``[B, C]`` with labels ``[B]``, or ``[B, C, H, W]`` with labels ``[B, H, W]``: classes lie along
-        axis 1, as in ``nn.functional.cross_entropy``. Predictions are probabilities of the output's shape.
+        output ``[B, C]`` with labels ``[B]``, or ``[B, C, H, W]`` with labels ``[B, H, W]``: classes lie
+        along axis 1, as in ``nn.functional.cross_entropy``. Predictions are probabilities of the output's
+        shape.
 
     Raises:
         TypeError: labels that are not int64.
@@ -133,6 +137,7 @@ class Categorical(Likelihood):
 
     def check(self, output: Tensor, y: Tensor) -> None:
         self.check_output(output)
+        _check_tensor(y)
         shape, classes = [len(y), *output.shape[2:]], output.shape[1]
         if y.dtype != torch.int64:
             raise TypeError(f"labels must be int64 of shape {shape}, got {y.dtype} of shape {list(y.shape)}")
@@ -184,6 +189,7 @@ class Bernoulli(Likelihood):
 
     def check(self, output: Tensor, y: Tensor) -> None:
         self.check_output(output)
+        _check_tensor(y)
         _same_shape(output, y)
         if not ((y == 0) | (y == 1)).all():
             raise ValueError(f"y must hold 0 and 1 alone, got {y.min().item()}..{y.max().item()}")
@@ -215,11 +221,12 @@ class Gaussian(Likelihood):
     Args:
         outputs: number of noises :math:`\lambda` (``noise_log_var``, point estimates without a prior); 1 is
             one noise for all outputs.
-        noise_std: its standard deviation at the start, in the units of y. None: the network says it, the second
-            half of its outputs are the log variances :math:`\lambda(x)`.
+        noise_std: its standard deviation at the start, in the units of y. None: the network says it, the
+            second half of its outputs are the log variances :math:`\lambda(x)`.
 
     Shape:
-        output ``[B, out]`` (with ``noise_std=None`` ``[B, 2 out]``: means, then log variances), y ``[B, out]``.
+        output ``[B, out]`` (with ``noise_std=None`` ``[B, 2 out]``: means, then log variances), y ``[B,
+        out]``.
 
     Raises:
         TypeError: y of another dtype than the output.
@@ -297,6 +304,7 @@ class Gaussian(Likelihood):
 
     def check(self, output: Tensor, y: Tensor) -> None:
         self.check_output(output)
+        _check_tensor(y)
         mean, _ = self._moments(output)
         if y.dtype != mean.dtype:
             raise TypeError(f"the noise is Gaussian: y must be {mean.dtype}, got {y.dtype}")
@@ -313,8 +321,9 @@ class Gaussian(Likelihood):
 def likelihood_of(model: nn.Module, named: Likelihood | None = None) -> Likelihood:
     """Return the likelihood that was named, else the one that the model says.
 
-    A model says its own by the attribute ``likelihood``; one inside ``DataParallel``, ``DistributedDataParallel``
-    or ``torch.compile`` is found, and in an ``nn.Sequential`` the last one behind which no layer has parameters.
+    A model says its own by the attribute ``likelihood``; one inside ``DataParallel``,
+    ``DistributedDataParallel`` or ``torch.compile`` is found, and in an ``nn.Sequential`` the last one
+    behind which no layer has parameters.
 
     Raises:
         TypeError: something named that is no likelihood.
@@ -326,11 +335,11 @@ def likelihood_of(model: nn.Module, named: Likelihood | None = None) -> Likeliho
         >>> likelihood_of(nn.Linear(3, 1), Categorical())
         Categorical()
     """
-    found = named if named is not None else _said(model)
+    found: Any = named if named is not None else _said(model)
     if found is None:
         raise ValueError(
-            f"{type(model).__name__} does not say what its outputs mean: name one of {KNOWN} as likelihood=..., "
-            "or set model.likelihood"
+            f"{type(model).__name__} does not say what its outputs mean: name one of {KNOWN} as "
+            "likelihood=..., or set model.likelihood"
         )
     if not isinstance(found, Likelihood):
         came = f"the class {found.__name__}" if isinstance(found, type) else type(found).__name__
@@ -342,13 +351,11 @@ def likelihood_of(model: nn.Module, named: Likelihood | None = None) -> Likeliho
 
 def _said(model: nn.Module) -> Likelihood | None:
     """What a model says of itself, wrappers opened."""
+    model = unwrapped(model)
     if isinstance(model, Likelihood):
         return model
     if (said := getattr(model, "likelihood", None)) is not None:
         return said  # type: ignore[no-any-return]
-    for name in ("module", "_orig_mod"):  # of DataParallel and its kin, and of torch.compile
-        if isinstance(inner := getattr(model, name, None), nn.Module):
-            return _said(inner)
     if isinstance(model, nn.Sequential):
         for layer in reversed(model):
             if (said := _said(layer)) is not None or any(True for _ in layer.parameters()):
@@ -368,6 +375,11 @@ def _mean(parts: Tensor) -> Tensor:
 
 def _shape(output: Tensor) -> Sequence[int]:
     return list(output.shape)
+
+
+def _check_tensor(y: Tensor) -> None:
+    if not isinstance(y, Tensor):
+        raise TypeError(f"y must be a tensor, got {type(y).__name__}")
 
 
 def _same_shape(output: Tensor, y: Tensor) -> None:
