@@ -3,7 +3,7 @@
 from mnf_lite.layers.base import BayesianLayer
 from mnf_lite.layers.conv import MeanFieldConv2d, MNFConv2d
 from mnf_lite.layers.linear import MeanFieldLinear, MNFLinear
-from mnf_lite.layers.network import bayesian, kl_divergence, plain
+from mnf_lite.layers.network import bayesian, kl_divergence, kl_parts, plain
 
 __all__ = [
     "BayesianLayer",
@@ -13,5 +13,6 @@ __all__ = [
     "MeanFieldLinear",
     "bayesian",
     "kl_divergence",
+    "kl_parts",
     "plain",
 ]

@@ -114,16 +114,41 @@ class BayesianLayer(nn.Module, ABC):
         """An ``nn.Linear`` or ``nn.Conv2d`` whose weights are one draw from the posterior."""
 
     @abstractmethod
-    def kl_samples(self, n: int) -> Tensor:
-        """Independent draws ``[n]``, in nats, whose mean is the bound on ``KL(q(W, b) || p(W, b))``."""
+    def kl_terms(self, n: int) -> dict[str, Tensor]:
+        """Draw the four terms of the bound, each ``[n]`` in nats, under the names of ``kl_parts``."""
 
     @abstractmethod
     def sample_weights(self, n: int) -> tuple[Tensor, Tensor | None]:
         """Joint draws ``(W [n, out, in, ...], b [n, out])`` from the posterior; no bias: b is None."""
 
+    def kl_samples(self, n: int) -> Tensor:
+        """Draw independent unbiased estimates ``[n]``, in nats, of the bound on ``KL(q(W, b) || p(W, b))``."""
+        terms = self.kl_terms(n)
+        return terms["weights"] + terms["bias"] + terms["log_q"] - terms["log_r"]
+
     def kl(self, n: int = 1) -> Tensor:
-        """Unbiased estimate, in nats, of the bound on ``KL(q(W, b) || p(W, b))``: the mean of ``n`` draws."""
+        """Return the mean of ``n`` draws of ``kl_samples``, a scalar in nats."""
         return self.kl_samples(n).mean()
+
+    def kl_parts(self, n: int = 1) -> dict[str, Tensor]:
+        r"""Return the four parts of the bound, each a mean over ``n`` draws in nats.
+
+        .. math:: K = \mathrm{KL}_W + \mathrm{KL}_b + \mathbb E \log q(z) - \mathbb E \log r(z|W)
+
+        Args:
+            n: number of draws of z, as in ``kl``.
+
+        Returns:
+            Scalars by name: ``weights``, ``bias``, ``log_q`` and ``log_r``. The bound is
+            ``weights + bias + log_q - log_r``; a layer without z has 0 for the last two.
+
+        Example:
+            >>> from mnf_lite import layers
+            >>> parts = layers.MeanFieldLinear(3, 2).kl_parts()
+            >>> {name: part.item() for name, part in parts.items() if name.startswith("log")}
+            {'log_q': 0.0, 'log_r': 0.0}
+        """
+        return {name: draws.mean() for name, draws in self.kl_terms(n).items()}
 
     def kl_gaussian(self, mean_square: Tensor, log_var: Tensor) -> Tensor:
         r"""KL from Gaussians to the prior, in nats.
@@ -139,10 +164,10 @@ class BayesianLayer(nn.Module, ABC):
         kl: Tensor = ((log_ratio.expm1() - log_ratio).sum() + mean_square / self.prior_std**2) / 2
         return kl
 
-    def kl_bias(self) -> Tensor | float:
-        """KL of the biases, in nats; 0 for a layer that has none."""
+    def kl_bias(self) -> Tensor:
+        """Return the KL of the biases, a scalar in nats; 0 for a layer that has none."""
         if self.bias_mean is None or self.bias_log_var is None:
-            return 0.0
+            return self.weight_mean.new_zeros(())
         return self.kl_gaussian(self.bias_mean.square().sum(), self.bias_log_var)
 
     def bias_var(self) -> Tensor | None:
@@ -179,10 +204,12 @@ class MeanField(BayesianLayer):
         Graves (2011); Blundell et al. (2015).
     """
 
-    def kl_samples(self, n: int) -> Tensor:
-        """``KL(q(W, b) || p(W, b))`` in nats, exact and so the same ``n`` times: ``[n]``."""
-        kl = self.kl_gaussian(self.weight_mean.square().sum(), self.weight_log_var) + self.kl_bias()
-        return kl.expand(positive_int(n, "n"))
+    def kl_terms(self, n: int) -> dict[str, Tensor]:
+        """Return ``KL(q(W, b) || p(W, b))`` in nats, exact and so the same ``n`` times; there is no z."""
+        weights = self.kl_gaussian(self.weight_mean.square().sum(), self.weight_log_var)
+        bias, none = self.kl_bias(), weights.new_zeros(())
+        terms = {"weights": weights, "bias": bias, "log_q": none, "log_r": none}
+        return {name: term.expand(positive_int(n, "n")) for name, term in terms.items()}
 
     def sample_weights(self, n: int) -> tuple[Tensor, Tensor | None]:
         """Independent draws ``(W [n, out, in, ...], b [n, out])``; ``b`` is None without a bias."""
@@ -255,15 +282,13 @@ class Multiplicative(BayesianLayer):
         log_density: Tensor = (log_precision - LOG_2PI - distance).sum(-1) / 2 + log_det
         return log_density
 
-    def kl_samples(self, n: int) -> Tensor:
-        r"""Draws ``[n]``, in nats, of what the bound is the mean of; z and s are drawn anew for each.
-
-        .. math:: \mathrm{KL}_W(z) + \mathrm{KL}_b + \log q(z) - \log r(z|W)
-        """
+    def kl_terms(self, n: int) -> dict[str, Tensor]:
+        """Draw ``KL_W(z)``, ``KL_b``, ``log q(z)`` and ``log r(z|W)``, ``[n]`` each, in nats."""
         z, log_q = self.sample_z(n)
         others = [axis for axis in range(self.weight_mean.ndim) if axis != self.z_axis]
         mean_square = z.square() @ self.weight_mean.square().sum(others)  # [n]
-        return self.kl_gaussian(mean_square, self.weight_log_var) + self.kl_bias() + log_q - self.log_r(z)
+        weights = self.kl_gaussian(mean_square, self.weight_log_var)
+        return {"weights": weights, "bias": self.kl_bias().expand(n), "log_q": log_q, "log_r": self.log_r(z)}
 
     def sample_weights(self, n: int) -> tuple[Tensor, Tensor | None]:
         """Joint draws ``(W [n, out, in, ...], b [n, out])``, z drawn anew for each; no bias: b is None."""

@@ -21,6 +21,29 @@ def kl_divergence(model: nn.Module) -> Tensor:
     return sum((m.kl() for m in model.modules() if isinstance(m, BayesianLayer)), zero)
 
 
+def kl_parts(model: nn.Module) -> dict[str, Tensor]:
+    """Return the parts of ``kl_divergence``, each summed over a model's Bayesian layers.
+
+    Args:
+        model: any module.
+
+    Returns:
+        Scalars in nats by name: ``weights``, ``bias``, ``log_q`` and ``log_r``, all 0 for a model that has no
+        Bayesian layer. The bound is ``weights + bias + log_q - log_r``.
+
+    Example:
+        >>> from mnf_lite import layers
+        >>> list(layers.kl_parts(layers.MNFLinear(3, 2)))
+        ['weights', 'bias', 'log_q', 'log_r']
+    """
+    zero = next(model.parameters(), torch.zeros(())).new_zeros(())
+    total = dict.fromkeys(("weights", "bias", "log_q", "log_r"), zero)
+    for layer in model.modules():
+        if isinstance(layer, BayesianLayer):
+            total = {name: total[name] + part for name, part in layer.kl_parts().items()}
+    return total
+
+
 def bayesian(module: nn.Module, posterior: Literal["mnf", "mean-field"] = "mnf", **options: Any) -> nn.Module:
     """The Bayesian twin of a network of linear and convolution layers: a copy whose means are its weights.
 

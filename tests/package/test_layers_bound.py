@@ -233,6 +233,37 @@ def test_kl_is_the_mean_of_independent_draws(kind, args):
     assert_mean(single[1:] * single[:-1] - single.mean() ** 2, 0.0)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("kind", "args"), ALL)
+def test_parts_of_the_kl_add_up_to_it_draw_for_draw(kind, args, bias):
+    layer = stir(kind(*args, bias=bias))
+    torch.manual_seed(0)
+    expected = layer.kl(7)
+    torch.manual_seed(0)
+    parts = layer.kl_parts(7)
+    assert list(parts) == ["weights", "bias", "log_q", "log_r"]
+    assert {part.shape for part in parts.values()} == {()}
+    total = parts["weights"] + parts["bias"] + parts["log_q"] - parts["log_r"]
+    assert torch.allclose(total, expected, rtol=1e-12)
+    assert (parts["bias"] == 0) == (not bias)
+    assert (parts["log_q"] == 0) == (parts["log_r"] == 0) == ("MNF" not in kind.__name__)
+
+
+@pytest.mark.parametrize(("kind", "args"), ALL)
+def test_parts_of_the_kl_are_what_their_names_say(kind, args):
+    layer = stir(kind(*args, prior_std=0.8))
+    prior = Normal(0.0, 0.8)
+    torch.manual_seed(0)
+    parts = layer.kl_parts(20_000)
+    of_bias = kl_divergence(Normal(layer.bias_mean, (layer.bias_log_var / 2).exp()), prior).sum()
+    assert torch.allclose(parts["bias"], of_bias)
+    if "MNF" in kind.__name__:
+        torch.manual_seed(0)
+        z, log_q = layer.sample_z(20_000)
+        assert torch.allclose(parts["log_q"], log_q.mean())
+        assert_mean(layer.log_r(z), parts["log_r"], sigmas=8)
+
+
 @pytest.mark.parametrize("dim", [1, 2, 5])
 @pytest.mark.parametrize("kind", [layers.MNFLinear, layers.MNFConv2d])
 def test_log_q_of_sample_z_is_the_change_of_variables(kind, dim):

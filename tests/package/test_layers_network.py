@@ -154,6 +154,18 @@ def test_kl_divergence_draws_every_layer_for_itself():
     assert 0.6 < total.var() / sum(part.var() for part in parts) < 1.6
 
 
+def test_parts_of_the_kl_sum_over_layers_to_the_whole():
+    model = nn.Sequential(layers.MNFLinear(3, 3), nn.ReLU(), layers.MeanFieldLinear(3, 2)).double()
+    torch.manual_seed(0)
+    whole = layers.kl_divergence(model)
+    torch.manual_seed(0)
+    parts = layers.kl_parts(model)
+    total = parts["weights"] + parts["bias"] + parts["log_q"] - parts["log_r"]
+    assert torch.allclose(total, whole, rtol=1e-12)
+    assert {part.dtype for part in parts.values()} == {torch.float64}
+    assert [part.item() for part in layers.kl_parts(nn.Linear(2, 2)).values()] == [0, 0, 0, 0]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_kl_divergence_is_a_scalar_of_the_models_dtype_with_gradient(dtype):
     model = nn.Sequential(layers.MNFLinear(3, 3), layers.MeanFieldLinear(3, 2)).to(dtype)
