@@ -15,9 +15,9 @@ PACKAGE = ROOT / "mnf_lite"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports only from floors below its own; the modules of one entry may know each other.
-# architecture.md has no number for two: the shim that imports torchvision and the atomic writing of files.
+# architecture.md has no number for two: the libraries that only a part needs and the atomic writing of files.
 FLOORS = [
-    ("_vision", "files"),
+    ("_extras", "files"),
     ("nets", "data", "metrics"),
     ("flows",),
     ("layers",),
