@@ -15,7 +15,7 @@ from experiments.results import RESULTS, ROOT
 from mnf_lite import flows, layers
 
 BASES = {"Flow", "StandardNormal", "BayesianLayer"}  # what the others are made of
-FUNCTIONS = {"bayesian", "plain", "kl_divergence"}
+FUNCTIONS = {name for name in layers.__all__ if name.islower()}
 WHOLE = {"Compose": "chain", "NormalizingFlow": "density"}  # a library has one of each, beside its flows
 AGAIN = "run python -m experiments.names, then make execute CHAPTER=book/appendix/names.md"
 

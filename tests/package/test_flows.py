@@ -665,7 +665,6 @@ def test_a_flow_as_the_compiler_traces_it_gives_the_same_numbers_and_gradients(n
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(
     shutil.which("c++") is None, reason="torch.compile needs a C++ compiler: none called c++ was found"
 )
