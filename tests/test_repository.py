@@ -17,8 +17,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # A module imports only from floors below its own; the modules of one entry may know each other.
 # architecture.md has no number for two: the shim that imports torchvision and the atomic writing of files.
 FLOORS = [
-    ("_vision", "files"),
-    ("nets", "data", "metrics"),
+    ("_vision", "files", "inputs"),
+    ("nets", "data", "metrics", "likelihoods"),
     ("flows",),
     ("layers",),
     ("models",),
@@ -63,6 +63,20 @@ def test_no_tracked_file_names_a_registry_or_a_folder_of_one_machine() -> None:
             continue
         found += [f"{named(path)}: {match[0]}" for match in forbidden.finditer(content)]
     assert found == []
+
+
+def test_text_has_its_line_ends_in_every_checkout() -> None:
+    """A checkout under Windows, where git would write CRLF, must leave ``.ci/run`` able to start."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--eol"], cwd=ROOT, capture_output=True, check=True, text=True
+    ).stdout.splitlines()
+    rows = [(*about.split(maxsplit=2), name) for about, name in (line.split("\t") for line in listed)]
+    assert [name for index, _, _, name in rows if index == "i/crlf" or index == "i/mixed"] == []
+    attributes = {name: attribute for _, _, attribute, name in rows}
+    text = {name for index, _, _, name in rows if index == "i/lf"}
+    assert {name for name in text if "eol=lf" not in attributes[name]} == set()
+    binary = {name for name in attributes if name.endswith((".png", ".safetensors"))}
+    assert {name for name in binary if attributes[name].strip() != "attr/-text"} == set()
 
 
 def test_npm_lock_file_pins_by_hash_without_addresses() -> None:
