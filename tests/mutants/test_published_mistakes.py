@@ -1,8 +1,8 @@
 """Mistakes that were found in public code, made again in our classes: each turns a named test red.
 
-The chapters link the places under *In the wild*. A mistake takes the place of one method and is written as the formula that is wrong, in terms of the right
-method and of public members. The named test is *red* if it raises AssertionError; without the mistake it
-is not.
+The chapters link the places under *In the wild*. A mistake takes the place of one method and is written as
+the formula that is wrong, in terms of the right method and of public members. The named test is *red* if it
+raises AssertionError; without the mistake it is not.
 """
 
 import math
