@@ -15,10 +15,10 @@ import argparse
 import ast
 import json
 import os
-import random
 import resource
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -64,6 +64,7 @@ class Slip:
     path: Path
     operator: str
     occurrence: int
+    name: str  # does not change with what stands elsewhere in the module
 
     @property
     def module(self) -> str:
@@ -92,12 +93,17 @@ def operator(name: str) -> Any:
 def all_slips() -> Iterator[Slip]:
     for part in PARTS:
         for path in sorted((ROOT / "mnf_lite" / part).glob("*.py")):
-            nodes = list(ast_nodes(get_ast(path.read_text(encoding="utf-8"))))
-            for name in OPERATORS:
-                places = [node for node in nodes for _ in operator(name).mutation_positions(node)]
-                yield from (
-                    Slip(part, path, name, k) for k, node in enumerate(places) if not only_syntax(node)
-                )
+            text = path.read_text(encoding="utf-8")
+            nodes, seen = list(ast_nodes(get_ast(text))), Counter[str]()
+            for kind in OPERATORS:
+                places = [
+                    (node, start) for node in nodes for start, _ in operator(kind).mutation_positions(node)
+                ]
+                for k, (node, (row, column)) in enumerate(places):
+                    name = f"{part} {path.stem} {kind} {column} {text.splitlines()[row - 1].strip()}"
+                    seen[name] += 1
+                    if not only_syntax(node):
+                        yield Slip(part, path, kind, k, f"{name} {seen[name]}")
 
 
 def only_syntax(node: Any) -> bool:
@@ -178,12 +184,11 @@ def main() -> None:
     progress = Path(tempfile.gettempdir()) / "mnf_lite_slips.json"
     parser.add_argument("--progress", type=Path, default=progress, help="default: %(default)s")
     args = parser.parse_args()
-    slips = list(all_slips())
-    random.Random(args.seed).shuffle(slips)
-    sample = slips[: args.sample]
+    slips = sorted(all_slips(), key=lambda slip: sha256(f"{args.seed} {slip.name}".encode()).digest())
+    sample = sorted(slips[: args.sample], key=lambda slip: slip.module, reverse=True)
 
     def key(slip: Slip) -> str:
-        return f"{slip.module} {slip.operator} {sha256(slip.source().encode()).hexdigest()[:12]}"
+        return f"{slip.name} in {sha256(slip.path.read_bytes()).hexdigest()[:12]}"
 
     done = json.loads(args.progress.read_text(encoding="utf-8")) if args.progress.exists() else {}
     for part, names in PARTS.items():

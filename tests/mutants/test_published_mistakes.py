@@ -1,8 +1,8 @@
 """Mistakes that were found in public code, made again in our classes: each turns a named test red.
 
-A mistake takes the place of one method and is written as the formula that is wrong, in terms of the right
-method and of public members. The named test is *red* if it raises AssertionError; without the mistake it
-passes, as every test run shows beside this one.
+The chapters link the places under *In the wild*. A mistake takes the place of one method and is written as
+the formula that is wrong, in terms of the right method and of public members. The named test is *red* if it
+raises AssertionError; without the mistake it is not.
 """
 
 import math
@@ -94,42 +94,65 @@ ACTNORM = "test_flows::TestActNorm::"
 
 
 @mistake(flows.GatedCoupling, "forward", "torch-mnf, tf-mnf", LOG_DET, name="GatedCoupling", dim=3)
-def the_shift_is_added_to_the_coordinates_that_are_kept(right, flow, z):
+def the_shift_is_added_to_the_coordinates_that_are_kept(right, flow, z, *context):
     mu, _ = flow.net(flow.mask * z).chunk(2, -1)
-    x, log_det = right(flow, z)
+    x, log_det = right(flow, z, *context)
     return x + flow.mask * mu, log_det
 
 
-@mistake(flows.Radial, "forward", "a flows tutorial", LOG_DET, name="Radial", dim=3)
-def the_radial_determinant_has_d_in_place_of_d_minus_1(right, flow, z):
-    x, log_det = right(flow, z)
+@mistake(
+    flows.Radial,
+    "forward",
+    "beside a tutorial's 1 + bh to the power d, minus one",
+    LOG_DET,
+    name="Radial",
+    dim=3,
+)
+def the_radial_determinant_has_d_in_place_of_d_minus_1(right, flow, z, *context):
+    x, log_det = right(flow, z, *context)
     return x, log_det + ((x - flow.z_0).norm(dim=-1) / (z - flow.z_0).norm(dim=-1)).log()
 
 
 @mistake(
     flows.Planar,
     "constrain",
-    "a flows tutorial",
+    "variational-inference-with-normalizing-flows",
     "test_flows::TestPlanar::test_u_hat_meets_its_constraint_whatever_u_is",
 )
 def the_planar_u_is_not_constrained(right, flow):
     return flow.u, flow.w @ flow.u
 
 
-@mistake(Spline, "forward", "torch-mnf", KNOTS)
+@mistake(
+    flows.Planar,
+    "constrain",
+    "Pyro, normalizing-flows (tonyduan)",
+    "test_flows::TestPlanar::test_u_hat_meets_its_constraint_whatever_u_is",
+)
+def the_planar_constraint_divides_by_the_norm_without_its_square(right, flow):
+    u_hat, c = right(flow)
+    return flow.u + (u_hat - flow.u) * flow.w.norm(), c
+
+
+@mistake(Spline, "forward", "normalizing-flows (tonyduan), pytorch-normalizing-flows", KNOTS)
 def widths_and_heights_go_through_softmax_twice(right, spline, x, raw, inverse=False):
     bars, slopes = raw.split([2 * spline.bins, spline.bins - 1], -1)
     bars = bars.unflatten(-1, (2, -1)).softmax(-1).flatten(-2)
     return right(spline, x, torch.cat((bars, slopes), -1), inverse)
 
 
-@mistake(Spline, "forward", "torch-mnf", KNOTS)
+@mistake(Spline, "forward", "normalizing-flows (tonyduan), pytorch-normalizing-flows", KNOTS)
 def slopes_go_through_softplus_twice(right, spline, x, raw, inverse=False):
     bars, slopes = raw.split([2 * spline.bins, spline.bins - 1], -1)
     return right(spline, x, torch.cat((bars, nn.functional.softplus(slopes + UNIT_SLOPE)), -1), inverse)
 
 
-@mistake(flows.ActNorm, "__init__", "torch-mnf", ACTNORM + "test_a_loaded_flow_is_not_initialised_anew")
+@mistake(
+    flows.ActNorm,
+    "__init__",
+    "nflows, FrEIA, normflows, glow-pytorch, torch-mnf",
+    ACTNORM + "test_a_loaded_flow_is_not_initialised_anew",
+)
 def the_flag_of_actnorm_is_not_saved(right, flow, dim):
     right(flow, dim)
     flow.register_buffer("initialised", flow.initialised, persistent=False)
@@ -144,10 +167,39 @@ def the_shift_of_actnorm_is_the_mean_of_the_scaled_points(right, flow, x):
         flow.t *= flow.s.exp()
 
 
-@mistake(flows.InvertibleLinear, "__init__", "torch-mnf", SAVED, name="InvertibleLinear", dim=5)
+@mistake(
+    flows.InvertibleLinear,
+    "__init__",
+    "torch-mnf, pytorch-normalizing-flows",
+    SAVED,
+    name="InvertibleLinear",
+    dim=5,
+)
 def the_permutation_of_the_linear_map_is_not_saved(right, flow, dim):
     right(flow, dim)
     flow.register_buffer("permutation", flow.permutation, persistent=False)
+
+
+@mistake(
+    flows.ActNorm,
+    "forward",
+    "normflows",
+    ACTNORM + "test_forward_before_is_the_identity_and_initialises_nothing",
+)
+def noise_initialises_actnorm(right, flow, z, *context):
+    if not flow.initialised:
+        flow.initialise(z)
+    return right(flow, z, *context)
+
+
+@mistake(
+    flows.NormalizingFlow,
+    "log_prob",
+    "normflows",
+    "test_flows_density::TestAnyBase::test_log_prob_is_that_of_the_base_plus_the_log_determinant",
+)
+def the_log_determinant_is_subtracted(right, density, x, *context):
+    return right(density, x, *context) - 2 * density.flow.inverse(x, *context)[1]
 
 
 # The layers' flows
@@ -157,9 +209,9 @@ FLOWS = BOUND + "test_flows_are_deterministic_and_their_log_determinants_are_tho
 
 
 @mistake(flows.GatedCoupling, "forward", "torch-mnf, tf-mnf, MNF_VBNN", FLOWS)
-def the_mask_is_drawn_anew_at_each_call(right, flow, z):
+def the_mask_is_drawn_anew_at_each_call(right, flow, z, *context):
     flow.mask.bernoulli_()
-    return right(flow, z)
+    return right(flow, z, *context)
 
 
 @mistake(
@@ -271,6 +323,7 @@ def test_mistake_turns_its_test_red(
     name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     m = MISTAKES[name]
+    assert not is_red(m.test, request, m.only), f"{m.test} is red without a mistake"
     right = getattr(m.where, m.method)
     monkeypatch.setattr(m.where, m.method, lambda *args, **options: m.wrong(right, *args, **options))
     assert is_red(m.test, request, m.only), f"{m.test} does not notice: {name.replace('_', ' ')} ({m.seen})"
