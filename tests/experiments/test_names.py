@@ -16,7 +16,7 @@ from mnf_lite import flows, layers
 from tools import chapters
 
 BASES = {"Flow", "StandardNormal", "BayesianLayer"}  # what the others are made of
-FUNCTIONS = {"bayesian", "plain", "kl_divergence"}
+FUNCTIONS = {name for name in layers.__all__ if name.islower()}
 WHOLE = {"Compose": "chain", "NormalizingFlow": "density"}  # a library has one of each, beside its flows
 AGAIN = "run python -m experiments.names, then make execute CHAPTER=book/appendix/names.md"
 
