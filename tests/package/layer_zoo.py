@@ -18,10 +18,13 @@ def stir(layer: Layer, seed: int = 0) -> Layer:
     generator = torch.Generator().manual_seed(seed)
     centres = {"weight_log_var": -1.0, "bias_log_var": -0.5, "q0_mean": 0.6, "q0_log_var": -0.7}
     centres |= {"r_c": 1.0, "r_b1": 1.2, "r_b2": 0.4}  # large enough for the statistic to be felt
+    centres |= {"r_mean": 0.5, "r_log_var": -0.4}
     spreads = {
         "weight_mean": 0.8,
         "weight_log_var": 0.4,
         "q0_log_var": 0.3,
+        "r_mean": 0.3,
+        "r_log_var": 0.3,
         "r_c": 0.3,
         "r_b1": 0.2,
         "r_b2": 0.1,
@@ -97,7 +100,8 @@ class Quadrature:
         self.z = layer.flow_q(z0)[0]  # [G, D]
         self.log_q = log_normal(z0, layer.q0_mean, layer.q0_log_var.exp()).sum(-1)
         self.log_q = self.log_q - log_abs_det(lambda z: layer.flow_q(z)[0], z0)
-        self.dense = layer.weight_mean.ndim == 2
+        self.dims = layer.weight_mean.ndim
+        self.dense = self.dims == 2
         factor = self.z[:, None, :] if self.dense else self.z.view(len(self.z), -1, *[1] * 3)
         self.mean = (factor * layer.weight_mean).flatten(1)  # E[W|z]: [G, weights]
         self.var = layer.weight_log_var.exp().flatten()  # [weights]
@@ -129,6 +133,7 @@ class Quadrature:
             q, log_density = (self.weight[:, None] * factors[0]).T @ factors[1], log_p[0][:, None] + log_p[1]
         q = q * log_cell.exp()
         assert abs(q.sum() - 1) < 1e-8
+        self.points = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)  # [N, ..., weights]
         return q, log_density + log_cell, log_cell
 
     def true_kl(self) -> Tensor:
@@ -143,9 +148,47 @@ class Quadrature:
         return entropy - (self.var.log() + math.log(2 * math.pi) + 1).sum() / 2
 
     def bound(self) -> Tensor:
-        """K = E[KL_W + KL_b + log q(z) - log r(z|W)], by integrating over z and the statistic s."""
-        layer = self.layer
+        """K = E[KL_W + KL_b + log q(z) - log r(z|W)], by integrals over z and a statistic of W."""
         kl_w = ((self.var + self.mean**2) / self.p - 1 - self.var.log() + math.log(self.p)).sum(-1) / 2
+        log_r = self.published_r() if self.layer.auxiliary == "published" else self.conjugate_r()
+        return self.mean_of(kl_w + self.log_q - log_r) + self.kl_bias()
+
+    def g(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the Gaussian behind the conjugate r; q(z) itself where it has no flow."""
+        layer = self.layer
+        if layer.r_mean is None:
+            return layer.q0_mean, layer.q0_log_var.exp()
+        return layer.r_mean, layer.r_log_var.exp()
+
+    def divergence_from_g(self) -> Tensor:
+        """KL(q(z) || g(z))."""
+        return self.mean_of(self.log_q - log_normal(self.z, *self.g()).sum(-1))
+
+    def divergence_of_weights_from_g(self) -> Tensor:
+        """KL(q(W) || g(W)), where g(W) has the same weights given z and z from g."""
+        mean, var = self.g()
+        mu = self.layer.weight_mean.detach()
+        unit = torch.eye(len(mean), dtype=mu.dtype)  # the weights that go with each entry of z
+        shape = [len(mean), *[-1 if axis == self.layer.z_axis else 1 for axis in range(mu.ndim)]]
+        along = (unit.view(shape) * mu).flatten(1)  # [D, weights]
+        cov = self.var.diag() + along.T @ (var[:, None] * along)
+        g = torch.distributions.MultivariateNormal(mean @ along, cov)
+        q, _, log_cell = self.masses()
+        return (torch.xlogy(q, q) - q * (g.log_prob(self.points) + log_cell)).sum()
+
+    def conjugate_r(self) -> Tensor:
+        """E[log r(z|W) | z] at the grid's points, by integrating over t, unit by unit."""
+        mean, var = self.g()
+        mu, others = self.layer.weight_mean, [a for a in range(self.dims) if a != self.layer.z_axis]
+        A = (mu**2 / self.layer.weight_log_var.exp()).sum(others)  # [D]
+        P = 1 / var + A
+        noise, weight = grid(1)
+        t = A * self.z[:, None] + A.sqrt() * noise  # [G, S, D]
+        return log_normal(self.z[:, None], (mean / var + t) / P, 1 / P).sum(-1) @ weight
+
+    def published_r(self) -> Tensor:
+        """E[log r(z|W) | z] at the grid's points, by integrating over the statistic s."""
+        layer = self.layer
         noise, weight = grid(layer.weight_mean.shape[0] if self.dense else 1, step=0.3)
         if self.dense:
             mean = torch.einsum("i,goi->go", layer.r_c, self.mean.unflatten(1, layer.weight_mean.shape))
@@ -160,5 +203,4 @@ class Quadrature:
         z_b = layer.flow_r(self.z)[0][:, None]  # [G, 1, D]
         precision = (s[..., None] * layer.r_b2).exp()
         log_r = log_normal(z_b, layer.r_b1 * s[..., None], 1 / precision).sum(-1) @ weight
-        log_r = log_r + log_abs_det(lambda z: layer.flow_r(z)[0], self.z)
-        return self.mean_of(kl_w + self.log_q - log_r) + self.kl_bias()
+        return log_r + log_abs_det(lambda z: layer.flow_r(z)[0], self.z)

@@ -13,6 +13,7 @@ from tests.package.layer_zoo import Inverse, Quadrature, assert_mean, log_abs_de
 DENSE = [(1, 1), (2, 1), (1, 2)]
 CONV = [(1, 1, 1), (1, 2, 1), (2, 1, 1), (1, 1, (1, 2))]
 TINY = [(layers.MNFLinear, args) for args in DENSE] + [(layers.MNFConv2d, args) for args in CONV]
+AUXILIARY = ("published", "conjugate")
 tiny = pytest.mark.parametrize(("kind", "args"), TINY)
 ALL = [
     (layers.MNFLinear, (4, 3)),
@@ -60,20 +61,25 @@ def at_the_prior(layer):
     set_(layer, **{name: v for name, v in values.items() if getattr(layer, name, None) is not None})
 
 
+both_r = pytest.mark.parametrize("auxiliary", AUXILIARY)
+
+
+@both_r
 @pytest.mark.parametrize("seed", [0, 1])
 @tiny
-def test_mean_of_kl_samples_equals_quadrature_and_bounds_the_true_kl(kind, args, seed):
-    layer = stir(kind(*args, prior_std=0.8, hidden=(6,)), seed)
+def test_mean_of_kl_samples_equals_quadrature_and_bounds_the_true_kl(kind, args, seed, auxiliary):
+    layer = stir(kind(*args, prior_std=0.8, hidden=(6,), auxiliary=auxiliary), seed)
     with torch.no_grad():
         integral = Quadrature(layer)
         torch.manual_seed(seed)
         assert_mean(layer.kl_samples(200_000), integral.bound())
-        assert integral.bound() > integral.true_kl() + 1e-3
+        assert integral.bound() > integral.true_kl() + 1e-5
 
 
+@both_r
 @tiny
-def test_gradient_of_kl_equals_gradient_of_quadrature(kind, args):
-    layer = stir(kind(*args, prior_std=0.8, hidden=(3,)))
+def test_gradient_of_kl_equals_gradient_of_quadrature(kind, args, auxiliary):
+    layer = stir(kind(*args, prior_std=0.8, hidden=(3,), auxiliary=auxiliary))
     names, parameters = zip(*layer.named_parameters(), strict=True)
     exact = torch.autograd.grad(Quadrature(layer).bound(), parameters, materialize_grads=True)
     torch.manual_seed(0)
@@ -82,6 +88,137 @@ def test_gradient_of_kl_equals_gradient_of_quadrature(kind, args):
         error = (torch.stack(draws).mean(0) - g).abs()
         allowed = 6 * torch.stack(draws).std(0) / math.sqrt(len(draws)) + 1e-7
         assert (error <= allowed).all(), f"{name}: {error.max()} against {allowed.max()}"
+
+
+# the conjugate auxiliary posterior
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@tiny
+@torch.no_grad()
+def test_gap_of_the_conjugate_r_is_what_theory_says_and_at_most_what_the_flow_did(kind, args, seed):
+    layer = stir(kind(*args, prior_std=0.8, hidden=(6,), auxiliary="conjugate"), seed)
+    integral = Quadrature(layer)
+    gap, most = integral.bound() - integral.true_kl(), integral.divergence_from_g()
+    assert 0 < gap < most
+    assert torch.isclose(gap, most - integral.divergence_of_weights_from_g(), atol=1e-6)
+
+
+@tiny
+@torch.no_grad()
+def test_conjugate_r_without_a_flow_leaves_no_gap_on_any_grid(kind, args):
+    layer = stir(kind(*args, n_flows_q=0, prior_std=0.8, auxiliary="conjugate"))
+    integral = Quadrature(layer)
+    assert torch.isclose(integral.bound(), integral.true_kl(), atol=1e-7)
+
+
+@torch.no_grad()
+def test_conjugate_r_is_tighter_than_the_published_one_for_the_same_bent_z():
+    layer, other = (
+        stir(layers.MNFLinear(1, 1, prior_std=0.8, hidden=(6,), auxiliary=kind)) for kind in AUXILIARY
+    )
+    other.load_state_dict(
+        {k: v for k, v in layer.state_dict().items() if k in other.state_dict()}, strict=False
+    )
+    assert torch.equal(other.flow_q[0].net[0].weight, layer.flow_q[0].net[0].weight)
+    true, bounds = Quadrature(layer).true_kl(), [Quadrature(one).bound() for one in (layer, other)]
+    assert true < bounds[1] < bounds[0] - 0.1
+
+
+def rank_one_kl(layer) -> Tensor:
+    """KL(q(W, b) || p(W, b)): a unit's weights are Gaussian, of covariance diag(var) + s^2 mu mu^T."""
+    p = layer.prior_std**2
+    units = [w.movedim(layer.z_axis, 0).flatten(1) for w in (layer.weight_mean, layer.weight_log_var.exp())]
+    total = torch.zeros(()).double()
+    for mu, var, m0, s0_square in zip(*units, layer.q0_mean, layer.q0_log_var.exp(), strict=True):
+        square = (var + (m0**2 + s0_square) * mu**2) / p
+        total += (square - 1 - var.log() + math.log(p)).sum() / 2
+        total -= (1 + s0_square * (mu**2 / var).sum()).log() / 2
+    q = Normal(layer.bias_mean, (layer.bias_log_var / 2).exp())
+    return total + kl_divergence(q, Normal(torch.zeros(()).double(), layer.prior_std)).sum()
+
+
+SEVERAL = [
+    (layers.MNFLinear, (4, 3)),
+    (layers.MNFConv2d, (2, 3, 2)),
+    (layers.MNFConv1d, (2, 3, 2)),
+    (layers.MNFConvTranspose2d, (2, 3, 2)),
+]
+
+
+@pytest.mark.parametrize(("kind", "args"), SEVERAL)
+@torch.no_grad()
+def test_conjugate_bound_without_a_flow_is_the_closed_form_kl_of_a_rank_one_gaussian(kind, args):
+    layer = stir(kind(*args, n_flows_q=0, prior_std=0.8, auxiliary="conjugate"))
+    expected = rank_one_kl(layer)
+    torch.manual_seed(0)
+    assert_mean(layer.kl_samples(200_000), expected)
+    units = [w.movedim(layer.z_axis, 0).flatten(1) for w in (layer.weight_mean, layer.weight_log_var.exp())]
+    whole = sum(  # the same from torch, from the whole covariance
+        kl_divergence(MultivariateNormal(m0 * mu, var.diag() + s * mu.outer(mu)), prior(len(mu), 0.8))
+        for mu, var, m0, s in zip(*units, layer.q0_mean, layer.q0_log_var.exp(), strict=True)
+    )
+    q = Normal(layer.bias_mean, (layer.bias_log_var / 2).exp())
+    whole += kl_divergence(q, Normal(0.0, 0.8)).sum()
+    assert torch.isclose(whole, expected)
+
+
+@pytest.mark.parametrize(("kind", "args"), SEVERAL)
+def test_gradient_of_the_conjugate_bound_is_that_of_the_closed_form(kind, args):
+    layer = stir(kind(*args, n_flows_q=0, prior_std=0.8, auxiliary="conjugate"))
+    parameters = list(layer.parameters())
+    exact = torch.autograd.grad(rank_one_kl(layer), parameters)
+    torch.manual_seed(0)
+    draws = [torch.autograd.grad(layer.kl(3000), parameters) for _ in range(40)]
+    for g, of_draws in zip(exact, zip(*draws, strict=True), strict=True):
+        assert_mean(torch.stack(of_draws), g, sigmas=6)
+
+
+@pytest.mark.parametrize(("kind", "args"), SEVERAL)
+def test_gradient_of_the_conjugate_kl_agrees_with_finite_differences(kind, args):
+    layer = stir(kind(*args, prior_std=0.8, hidden=(5,), auxiliary="conjugate"))
+    torch.manual_seed(0)
+    direction = [torch.randn_like(p) for p in layer.parameters()]
+
+    def move(step: float) -> None:
+        with torch.no_grad():
+            for p, d in zip(layer.parameters(), direction, strict=True):
+                p.add_(step * d)
+
+    def kl() -> Tensor:
+        torch.manual_seed(1)
+        return layer.kl(5)
+
+    slopes = torch.autograd.grad(kl(), list(layer.parameters()))
+    slope = sum((g * d).sum() for g, d in zip(slopes, direction, strict=True))
+    move(1e-6)
+    above = kl()
+    move(-2e-6)
+    assert torch.isclose(slope, (above - kl()) / 2e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "args"), SEVERAL)
+def test_order_within_a_unit_is_indifferent_to_the_conjugate_kl(kind, args):
+    layer = stir(kind(*args, auxiliary="conjugate"))
+    torch.manual_seed(1)
+    before = layer.kl_samples(20)
+    for axis in layer.other_axes():
+        permute(layer, axis)
+        torch.manual_seed(1)
+        assert (layer.kl_samples(20) - before).abs().max() < 1e-10
+    permute(layer, layer.z_axis)
+    torch.manual_seed(1)
+    assert (layer.kl_samples(20) - before).abs().max() > 1e-3
+
+
+def test_a_limited_precision_of_the_weights_loosens_the_conjugate_bound_and_never_tightens_it():
+    layer = stir(layers.MNFLinear(3, 4, n_flows_q=0, prior_std=0.8, auxiliary="conjugate"))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        layer.max_log_var = 1.0  # variances below 1/e are taken for 1/e
+        assert (layer.weight_log_var < -1).any()
+        draws = layer.kl_samples(200_000)
+        assert draws.mean() - rank_one_kl(layer) > 5 * draws.std() / math.sqrt(len(draws))
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,27 @@ CONV = [layers.MNFConv2d, layers.MeanFieldConv2d]
 MNF = [(layers.MNFLinear, (3, 2)), (layers.MNFConv2d, (2, 3, 2))]
 ALL = [(kind, (3, 2)) for kind in DENSE] + [(kind, (3, 2, 3)) for kind in CONV]
 every_layer = pytest.mark.parametrize(("kind", "args"), ALL)
+OTHERS = [layers.MNFConv1d, layers.MeanFieldConv1d, layers.MNFConv3d, layers.MeanFieldConv3d]
+OTHERS += [layers.MNFConvTranspose2d, layers.MeanFieldConvTranspose2d]
+WAYS = ["outputs", "explicit", "flipped", "shared"]
+
+
+class Conjugate(layers.MNFLinear):
+    """The dense layer with the conjugate auxiliary posterior and a learned prior."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, auxiliary="conjugate", prior_std="learned", **options)
+
+
+class ConjugateConv(layers.MNFConv2d):
+    """The convolution with the conjugate auxiliary posterior, a learned prior and exact weights."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, auxiliary="conjugate", prior_std="learned", sampling="flipped", **options)
+
+
+NEW = [(Conjugate, (3, 2)), (ConjugateConv, (3, 2, 3))]
+old_and_new = pytest.mark.parametrize(("kind", "args"), ALL + NEW)
 mnf_layer = pytest.mark.parametrize(("kind", "args"), MNF)
 
 
@@ -314,7 +335,7 @@ def test_layer_starts_where_it_trains(kind, args):
         assert 0.6 < z.mean() < 1.1
 
 
-@every_layer
+@old_and_new
 def test_every_parameter_gets_a_gradient(kind, args):
     torch.manual_seed(0)
     layer = kind(*args)
@@ -326,16 +347,16 @@ def test_every_parameter_gets_a_gradient(kind, args):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@every_layer
+@old_and_new
 def test_dtype_follows_the_parameters(kind, args, dtype):
     layer = kind(*args).to(dtype)
     outputs = [layer(inputs(layer)), layer.kl(), layer.kl_samples(3), *layer.sample_weights(2)]
-    outputs += layer.sample_z(2) if "MNF" in kind.__name__ else []
+    outputs += layer.sample_z(2) if hasattr(layer, "sample_z") else []
     assert {y.dtype for y in outputs} == {dtype}
     assert {p.dtype for p in layer.plain().parameters()} == {dtype}
 
 
-@every_layer
+@old_and_new
 def test_state_goes_round_and_copies_agree(kind, args, tmp_path):
     from safetensors.torch import load_file, save_file
 
@@ -357,7 +378,7 @@ def test_state_goes_round_and_copies_agree(kind, args, tmp_path):
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("x_scale", [0.0, 1.0, 1e-30, 1e4])
 @pytest.mark.parametrize("case", ["log_var=-200", "log_var=+20", "flows*1000", "all*1000"])
-@every_layer
+@old_and_new
 def test_extreme_parameters_keep_values_and_gradients_finite(kind, args, case, x_scale, bias):
     torch.manual_seed(0)
     layer = kind(*args, bias=bias)
@@ -434,10 +455,10 @@ def test_images_smaller_than_the_kernel_are_named(kind, maps):
             layer(torch.rand(1, 3, height, width))
 
 
-@every_layer
+@old_and_new
 def test_samples_can_be_mapped(kind, args):
     layer = kind(*args)
-    x = torch.ones(2, 3) if kind in DENSE else torch.ones(2, 3, 5, 5)
+    x = torch.ones_like(inputs(layer, 2))
     for draw in (
         lambda _: layer(x),
         lambda _: layer.sample_weights(2)[0],
@@ -474,12 +495,12 @@ def test_numbers_of_draws_are_checked(kind, args, n):
 @pytest.mark.parametrize("prior_std", [0, -1.0, math.nan, math.inf, "1", None])
 @every_layer
 def test_prior_std_is_checked(kind, args, prior_std):
-    with pytest.raises(ValueError, match="prior_std must be a positive finite number, got"):
+    with pytest.raises(ValueError, match="prior_std must be a positive finite number or 'learned', got"):
         kind(*args, prior_std=prior_std)
 
 
 @pytest.mark.parametrize("name", ["n_flows_q", "n_flows_r"])
-@pytest.mark.parametrize("n", [-1, 1.5, None])
+@pytest.mark.parametrize("n", [-1, 1.5, "2"])
 @mnf_layer
 def test_numbers_of_flows_are_checked(kind, args, name, n):
     with pytest.raises(ValueError, match=f"{name} must be an integer of at least 0, got"):

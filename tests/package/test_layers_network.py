@@ -74,14 +74,8 @@ def test_twin_of_a_network_that_is_bayesian_already_is_a_copy():
     assert isinstance(twin[1], layers.MeanFieldLinear)
 
 
-@pytest.mark.parametrize("wrong", [{"groups": 2}, {"padding_mode": "circular", "padding": 1}], ids=str)
-def test_twin_refuses_convolutions_that_the_layers_do_not_offer(wrong):
-    with pytest.raises(ValueError, match="groups=1 and padding_mode='zeros', got Conv2d"):
-        layers.bayesian(nn.Sequential(nn.Conv2d(2, 4, 3, **wrong)))
-
-
 def test_twin_refuses_unknown_posteriors():
-    with pytest.raises(ValueError, match=r"one of \['mean-field', 'mnf'\], got 'full'"):
+    with pytest.raises(ValueError, match="one of 'mean-field', 'mnf', got 'full'"):
         layers.bayesian(nn.Linear(2, 2), "full")
 
 
