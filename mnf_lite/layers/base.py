@@ -155,6 +155,7 @@ class BayesianLayer(nn.Module, ABC):
     @torch.no_grad()
     def mean_layer(self, n: int = 1000) -> nn.Module:
         """Make torch's own layer whose weights are the posterior's means; ``n`` as in ``weight_moments``."""
+        positive_int(n, "n")
         bias = None if self.bias_mean is None else self.bias_mean.clone()
         return self.layer_of(self.weight_moments(n)[0].clone(), bias)
 
