@@ -109,6 +109,20 @@ def test_examples_of_a_flipped_batch_are_uncorrelated_but_not_independent():
     assert squares["flipped"] > 0.999
 
 
+@torch.no_grad()
+def test_flipped_signs_are_drawn_for_inputs_and_for_outputs():
+    """What the examples of a batch still share grows weaker with each kind of sign."""
+    torch.manual_seed(0)
+    for channels, maps in ((1, 2), (2, 1)):
+        layer = layers.MeanFieldConv2d(channels, maps, 1, bias=False, sampling="flipped")
+        set_(layer, weight_mean=0.0, weight_log_var=0.0)
+        pairs = repeated(layer, torch.ones(channels, 1, 1).double(), 2000, batch=2)  # [n, 2, maps]
+        if maps == 2:  # W_1 W_2, whose sign is the outputs' alone
+            assert torch.corrcoef(pairs.prod(-1).T)[0, 1].abs() < 0.2
+        else:  # (W_1 + W_2)^2, half of whose variance is in the inputs' signs
+            assert 0.2 < torch.corrcoef(pairs[..., 0].square().T)[0, 1] < 0.8
+
+
 @ways
 @conv
 @torch.no_grad()
@@ -118,6 +132,9 @@ def test_bias_has_its_noise_in_every_way(kind, sampling):
     bias = draws(layer, torch.zeros(2, 2, 2).double(), 20_000)  # [n, 3]: one pixel a map
     assert_mean(bias, layer.bias_mean)
     assert_mean((bias - layer.bias_mean).square(), layer.bias_log_var.exp())
+    pairs = repeated(layer, torch.zeros(2, 2, 2).double(), 400, batch=2)[..., 0]
+    assert (torch.corrcoef(pairs.T)[0, 1] > 0.999) == (sampling == "shared")
+    assert sampling == "shared" or torch.corrcoef(pairs.T)[0, 1].abs() < 0.25
 
 
 @ways
