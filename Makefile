@@ -9,11 +9,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PINS := $(shell cat requirements.txt pyproject.toml | cksum | tr ' ' -)
 READY := $(VENV)/ready-$(PINS)
-# What Part III reads; scores is the last one, for it writes the table of the README from all of them.
-TABLES := kl_weight training_size rotation out_of_distribution adversarial posterior scores
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lab execute checkpoints bench lint clean
+.PHONY: help book test processors lab execute experiments bench lint clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' | awk -F'|' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -22,7 +20,10 @@ book: $(READY) ## build the book into _build/html (nothing is executed)
 	@$(BIN)/python -m tools.build_book
 
 test: $(READY) ## run every test: the package, the chapters, the built pages
-	@$(BIN)/python -m pytest tests book --nbval-lax --nbval-current-env -n 2 --dist loadscope $(PYTEST)
+	@$(BIN)/python -m pytest tests book -n 2 --dist loadscope $(PYTEST)
+
+processors: $(READY) ## run the chapters as other processors would, or SETTING=plain, CHAPTER=…, TESTS=tests/package
+	@$(BIN)/python -m tools.processors $(SETTING) $(if $(CHAPTER),--chapter $(CHAPTER)) $(if $(TESTS),--tests $(TESTS))
 
 lab: $(READY) ## open the chapters in JupyterLab; saving one writes both files of its pair
 	@$(BIN)/jupyter-lab $(LAB) book
@@ -30,9 +31,8 @@ lab: $(READY) ## open the chapters in JupyterLab; saving one writes both files o
 execute: $(READY) ## execute stale chapters, or CHAPTER=book/part/NN_name.md, or CHAPTER=all
 	@$(BIN)/python -m tools.chapters $(CHAPTER)
 
-checkpoints: $(READY) ## train the networks of the book and measure them again, continuing where it was interrupted
-	@$(BIN)/python -m experiments.networks
-	@for table in $(TABLES); do $(BIN)/python -m experiments.$$table || exit; done
+experiments: $(READY) ## train and measure again what is stale; says how long it will take
+	@$(BIN)/python -m experiments
 
 bench: $(READY) ## time flows and layers against other libraries (installs the extra "bench")
 	@$(BIN)/python -m pip install --quiet --quiet --constraint requirements.txt --editable '.[bench]' \

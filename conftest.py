@@ -30,11 +30,23 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     data = chapters.real_data()
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {
-            **chapters.KERNEL_ENVIRONMENT,
+            **chapters.kernel_environment(),
             **({"MNF_LITE_DATA": data} if data else {}),
         }.items():
             patch.setenv(name, value)
         return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Put one sentence before what nbval says of a cell that failed: where, both values, what mends it."""
+    report = yield
+    if item.path.suffix == ".ipynb" and report.when == "call" and report.failed:
+        number = next(n for n, cell in enumerate(item.parent.nb.cells, 1) if cell is item.cell)
+        text = item.path.with_suffix(".md")
+        sentence = chapters.mismatch(text, number, item.cell.outputs, item.test_outputs or [])
+        report.longrepr = f"{sentence}\n{report.longrepr}"
+    return report
 
 
 @pytest.fixture

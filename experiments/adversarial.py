@@ -1,6 +1,6 @@
 """Images made to fool: ``python -m experiments.adversarial``.
 
-Five methods of equal widths, trained on MNIST by ``make checkpoints``, judge 400 test images whose pixels
+Five methods of equal widths, trained on MNIST by ``experiments.networks``, judge 400 test images whose pixels
 were moved by at most epsilon: by random signs, by one step of the gradient's sign (FGSM), by many such steps
 (the iterated attack, whose ball grows from one epsilon to the next), and by those made on a stranger, the
 published LeNet (transfer). An attack sees the averaged prediction of some draws of the weights; other draws
@@ -22,7 +22,6 @@ The layout of the file, ``seed`` being a string such as ``"0"``::
 
 import math
 import random
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any
@@ -31,9 +30,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from experiments.methods import load, samples, trained
+from experiments.methods import left as left
+from experiments.methods import load, run, samples
 from experiments.networks import CHECKPOINTS
-from experiments.results import parser, read, write
 from mnf_lite import data, layers, metrics, models, predict
 
 STEP = 25  # every 25th test image: the two halves of the set have different writers
@@ -53,6 +52,7 @@ SETTINGS: dict[str, Any] = {
     "judges": JUDGES,
     "stranger": STRANGER,
 }
+MINUTES = 30
 
 
 def draw(members: Sequence[nn.Module], n: int) -> list[nn.Module]:
@@ -151,33 +151,18 @@ def describe(p: Tensor, clean: Tensor, y: Tensor) -> dict[str, float]:
     return {name: round(figure.item(), 5) for name, figure in figures.items()}
 
 
-def main() -> None:
-    """Measure what the file of results lacks."""
-    args = parser("adversarial", __doc__).parse_args()
-    torch.set_num_threads(1)
-    results = read(args.out, SETTINGS)
-    scores = results.setdefault("scores", {})
-    x, y = images()
-    for method, seed, fingerprints in trained():
-        found = scores.setdefault(method, {}).setdefault(str(seed), {})
-        if found.get("weights") != fingerprints:
-            found.clear()
-            found["weights"] = fingerprints
-        left = [name for name in ATTACKS if name not in found]
-        if not left:
-            continue
-        members, n = load(method, seed), samples(method, JUDGES)
-        clean = judge(members, n, x)
-        found["clean"] = describe(clean, clean, y)
-        for name in left:
-            start = time.thread_time()
-            found[name] = [
-                describe(judge(members, n, moved), clean, y)
-                for moved in attack(name, members, samples(method, POOL))
-            ]
-            write(args.out, results)
-            print(f"{method}, seed {seed}, {name}: {time.thread_time() - start:.0f} s", flush=True)
+def measure(method: str, seed: int) -> dict[str, Any]:
+    """Figures of one method with one seed, for the clean images and under every attack."""
+    (x, y), members = images(), load(method, seed)
+    clean = judge(members, samples(method, JUDGES), x)
+    return {"clean": describe(clean, clean, y)} | {
+        name: [
+            describe(judge(members, samples(method, JUDGES), moved), clean, y)
+            for moved in attack(name, members, samples(method, POOL))
+        ]
+        for name in ATTACKS
+    }
 
 
 if __name__ == "__main__":
-    main()
+    run("adversarial", __doc__, SETTINGS, measure)

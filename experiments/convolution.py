@@ -18,6 +18,8 @@ from mnf_lite.layers import MNFConv2d
 
 SHAPES = {"first": (1, 20, 28), "second": (20, 50, 12)}  # channels in, maps out, pixels a side
 KERNEL, BATCH = 5, 100
+SETTINGS = {"shapes": SHAPES, "kernel": KERNEL, "batch": BATCH, "seed": 0}
+MINUTES = 2
 
 
 def for_the_batch(layer: MNFConv2d, x: Tensor) -> Tensor:
@@ -75,7 +77,7 @@ def main() -> None:
             seconds.setdefault(task, {})[name] = {way: float(f"{t:.3g}") for way, t in medians.items()}
             for way, t in medians.items():
                 print(f"{task:<8} {name:<38} {way:<20} {1e3 * t:8.3g} ms")
-    write(args.out, {"kernel": KERNEL, "batch": BATCH, "seconds": seconds})
+    write(args.out, {"settings": SETTINGS, "seconds": seconds})
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The weight of the KL in MNF-LeNet's training on MNIST: ``python -m experiments.kl_weight``.
 
 The bound has 1/N, one over the number of training images. Public code has 1/batches, and some starts without
-a KL and warms up. Two epochs each. The figures go to
-``book/results/kl_weight.json``; an interrupted run goes on where it stopped.
+a KL and warms up. Two epochs each. The figures go to ``book/results/kl_weight.json``; an interrupted run goes
+on where it stopped.
 """
 
 from dataclasses import asdict
@@ -31,6 +31,7 @@ SETTINGS = {
     "images": IMAGES,
     "samples": SAMPLES,
 }
+MINUTES = 75
 
 
 def measure(variant: str, seed: int) -> dict[str, Any]:
@@ -55,19 +56,32 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
     return figures | {"history": kept}
 
 
+def missing(scores: dict[str, list[Any]]) -> list[tuple[str, int]]:
+    """Weight of the KL and seed of the runs that ``scores[variant][seed]`` lacks."""
+    return [
+        (variant, seed)
+        for seed in range(SEEDS)
+        for variant in VARIANTS
+        if len(scores.get(variant, [])) <= seed
+    ]
+
+
+def left(results: dict[str, Any]) -> list[str]:
+    """What is missing in the file of results."""
+    return [f"{variant} with seed {seed}" for variant, seed in missing(results.get("scores", {}))]
+
+
 def main() -> None:
     """Measure what is missing in the file of results."""
     args = parser("kl_weight", __doc__).parse_args()
     torch.set_num_threads(1)
     results = read(args.out, SETTINGS)
     scores = results.setdefault("scores", {})
-    for seed in range(SEEDS):
-        for variant in VARIANTS:
-            kept = scores.setdefault(variant, [])
-            if len(kept) <= seed:
-                kept.append(measure(variant, seed))
-                write(args.out, results)
-                print(f"{variant}, seed {seed}: { {s: kept[-1][s] for s in SCORES} }", flush=True)
+    for variant, seed in missing(scores):
+        figures = measure(variant, seed)
+        scores.setdefault(variant, []).append(figures)
+        write(args.out, results)
+        print(f"{variant}, seed {seed}: { {s: figures[s] for s in SCORES} }", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""The five methods that Part III compares: networks of equal widths, trained by ``make checkpoints``."""
+"""The five methods that Part III compares: networks of equal widths, trained by ``experiments.networks``."""
 
-import json
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from experiments import results
 from experiments.networks import CHECKPOINTS, MEMBERS, SEEDS
 from mnf_lite import metrics, models
 
@@ -40,25 +43,57 @@ def weights(method: str, seed: int) -> list[str] | None:
     logs = [CHECKPOINTS / f"{name}.json" for name in names(method, seed)]
     if not all(log.is_file() for log in logs):
         return None
-    return [json.loads(log.read_text(encoding="utf-8"))["weights_sha256"] for log in logs]
+    return [results.load(log)["weights_sha256"] for log in logs]
 
 
-def trained() -> Iterator[tuple[str, int, list[str]]]:
-    """Method, seed and fingerprints of all that is trained; the rest is left out with a line."""
-    for seed in range(SEEDS):
-        for method in METHODS:
-            found = weights(method, seed)
-            if found is None:
-                print(f"{method}, seed {seed}: not trained yet, left out", flush=True)
-            else:
-                yield method, seed, found
+def missing(scores: dict[str, dict[str, Any]]) -> list[tuple[str, int]]:
+    """Each method and seed whose ``scores[method][seed]``, the seed as a string, are not of its weights."""
+    return [
+        (method, seed)
+        for seed in range(SEEDS)
+        for method in METHODS
+        if scores.get(method, {}).get(str(seed), {}).get("weights", "none") != weights(method, seed)
+    ]
 
 
-def missing(scores: dict[str, dict[str, Any]]) -> Iterator[tuple[str, int, list[str]]]:
-    """Those whose ``scores[method][seed]``, the seed as a string, are not there or not of these weights."""
-    for method, seed, found in trained():
-        if scores.setdefault(method, {}).get(str(seed), {}).get("weights") != found:
-            yield method, seed, found
+def left(found: dict[str, Any]) -> list[str]:
+    """What `measure_missing` would measure, in words."""
+    return [f"{method} with seed {seed}" for method, seed in missing(found.get("scores", {}))]
+
+
+def measure_missing(
+    path: Path, settings: dict[str, Any], measure: Callable[[str, int], dict[str, Any]]
+) -> dict[str, Any]:
+    """Measure each method and seed whose weights are new to a file of results, which keeps each at once.
+
+    Args:
+        path: where ``scores[method][seed]`` are kept, the seed as a string.
+        settings: with others than those of the file it is begun anew.
+        measure: gives the figures of a method with one seed.
+
+    Returns:
+        The content of the file, circumstances not included.
+    """
+    found = results.read(path, settings)
+    scores = found.setdefault("scores", {})
+    for method, seed in missing(scores):
+        trained, start = weights(method, seed), time.thread_time()
+        if trained is None:
+            print(f"{method}, seed {seed}: not trained yet, left out", flush=True)
+            continue
+        scores.setdefault(method, {})[str(seed)] = {"weights": trained, **measure(method, seed)}
+        results.write(path, found)
+        print(f"{method}, seed {seed}: {time.thread_time() - start:.0f} s", flush=True)
+    return found
+
+
+def run(
+    name: str, doc: str | None, settings: dict[str, Any], measure: Callable[[str, int], dict[str, Any]]
+) -> None:
+    """The command line of a script that does this and nothing else."""
+    args = results.parser(name, doc).parse_args()
+    torch.set_num_threads(1)
+    measure_missing(args.out, settings, measure)
 
 
 def samples(method: str, wanted: int) -> int:

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +24,13 @@ DIM = 8
 WIDTH = 0.25  # standard deviation across a curve
 STEPS, BATCH, LR, HIDDEN, HELD_OUT = 1500, 256, 3e-3, (32, 32), 10_000
 DATA, BETWEEN, COUPLINGS = ("shuffled", "rotated"), ("reverse", "random", "linear"), (1, 2, 4, 8)
+SEEDS = 5
+SETTINGS = {"steps": STEPS, "batch": BATCH, "lr": LR, "hidden": HIDDEN, "held_out": HELD_OUT}
+SETTINGS |= {"seeds": SEEDS, "dim": DIM, "width": WIDTH}
+RUNS = {
+    f"{mixed}, {between}, {n}": (mixed, between, n) for mixed, n, between in product(DATA, COUPLINGS, BETWEEN)
+}
+MINUTES = 10
 
 
 class Curves:
@@ -84,10 +92,10 @@ def chain(between: str, couplings: int) -> NormalizingFlow:
     return NormalizingFlow(Compose(steps))
 
 
-def train(mixed: str, between: str, couplings: int, seeds: int) -> dict[str, object]:
+def train(mixed: str, between: str, couplings: int) -> dict[str, object]:
     """Nats above the entropy on held-out points, one number a seed; every step a fresh batch, one for all."""
     models = []
-    for seed in range(seeds):
+    for seed in range(SEEDS):
         torch.manual_seed(seed)
         models.append(Scorer(chain(between, couplings)))
     curves = Curves(mixed)
@@ -117,22 +125,22 @@ def train(mixed: str, between: str, couplings: int, seeds: int) -> dict[str, obj
     }
 
 
+def left(results: dict[str, Any]) -> list[str]:
+    """The runs that the file of results lacks."""
+    return [name for name in RUNS if name not in results.get("runs", {})]
+
+
 def main() -> None:
     """Train what is missing in the file of results; print the table."""
-    command = parser("mixing", __doc__)
-    command.add_argument("--seeds", type=int, default=5, help="seeds of every chain (5)")
-    args = command.parse_args()
+    args = parser("mixing", __doc__).parse_args()
     torch.set_num_threads(1)
-    settings = {"steps": STEPS, "batch": BATCH, "lr": LR, "hidden": HIDDEN, "held_out": HELD_OUT}
-    settings |= {"seeds": args.seeds, "dim": DIM, "width": WIDTH}
-    results = read(args.out, settings)
+    results = read(args.out, SETTINGS)
     runs = results.setdefault("runs", {})
-    for mixed, couplings, between in product(DATA, COUPLINGS, BETWEEN):
-        name = f"{mixed}, {between}, {couplings}"
-        if name not in runs:
-            runs[name] = train(mixed, between, couplings, args.seeds)
-            write(args.out, results)
-        print(name, [round(gap, 2) for gap in runs[name]["above_entropy"]], flush=True)
+    for name in left(results):
+        runs[name] = train(*RUNS[name])
+        write(args.out, results)
+    for name, run in runs.items():
+        print(name, [round(gap, 2) for gap in run["above_entropy"]])
 
 
 if __name__ == "__main__":

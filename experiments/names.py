@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import jupytext
 import torch
 
 from experiments.names_flows import (
@@ -30,8 +31,9 @@ from experiments.names_flows import (
 from experiments.names_layers import LAYER_PACKAGES, LAYERS, examine_layer, examine_recipes
 from experiments.results import parser, write
 from mnf_lite import flows
-from tools.chapters import read_text
 
+SETTINGS = {"dim": D, "points": POINTS}
+MINUTES = 5
 PAGE = Path(__file__).resolve().parent.parent / "book" / "appendix" / "names.md"
 
 
@@ -39,7 +41,7 @@ def examine_wrappers() -> dict[str, Verdict]:
     """Run the wrappers that the page shows, as they stand there, with flows of other libraries."""
     scope: dict[str, Any] = {}
     exec("import torch\nfrom torch import Tensor, nn\nfrom mnf_lite import flows", scope)
-    for cell in read_text(PAGE).cells:
+    for cell in jupytext.read(PAGE, fmt="md:myst").cells:
         if cell.cell_type == "code" and cell.source.startswith("class "):
             exec(cell.source, scope)
     found = {}
@@ -83,7 +85,7 @@ def main() -> None:
         for ours, source in library.layers.items():
             found_layers.setdefault(ours, {})[name] = examine_layer(library, source)
     results = {
-        "dim": D,
+        "settings": SETTINGS,
         "libraries": {name: examine_library(name) for name in LIBRARIES},
         "flows": found_flows,
         "layer_libraries": {

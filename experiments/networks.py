@@ -1,7 +1,7 @@
-"""The trained networks of the book: `make checkpoints` trains every one of them again.
+"""The trained networks of the book, trained again.
 
-    python -m experiments.networks                         all of them
-    python -m experiments.networks      mnf-lenet-mnist          only this one
+    python -m experiments.networks                      all of them
+    python -m experiments.networks mnf-lenet-mnist      only this one
 
 Each run leaves two files in book/checkpoints: NAME.safetensors, weights in 16 bits, and NAME.json, the log.
 An interrupted run continues from its last whole epoch, a pass through all runs from the first that is not
@@ -9,15 +9,13 @@ finished. Two passes with different names can run side by side.
 
 The published runs train the networks as published, three epochs. The runs called equal-... give five methods
 the same widths and the same training, with several seeds: LeNet, MC-dropout, a deep ensemble (five of the
-LeNets), mean-field and MNF. Where a network of the README was trained, its pictures and figures follow.
+LeNets), mean-field and MNF.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import io
-import json
 import math
 import sys
 import time
@@ -29,26 +27,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib import pyplot as plt
-from PIL import Image
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from mnf_lite import data, fit, metrics, models, plots, predict
-from mnf_lite.files import circumstances, replacing, save_json
+from experiments.results import ROOT, load
+from mnf_lite import data, fit, metrics, models, predict
+from mnf_lite.files import circumstances, save_json
 from mnf_lite.training import History
 
-ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINTS = ROOT / "book" / "checkpoints"
-RESULTS = ROOT / "book" / "results"
-PICTURES = ROOT / "book" / "_static"
-README = ROOT / "README.md"
-MARKS = ("<!-- results, written by make checkpoints -->", "<!-- end of results -->")
 DATA: dict[str, Callable[[str], TensorDataset]] = {"mnist": data.mnist, "digits": data.digits}
 SAMPLES = 100  # predictions of every test image
-ANGLES = range(0, 181, 20)  # degrees
-
-TURNING = ("lenet", "mnf-lenet")  # the networks that the README compares
 
 
 @dataclass(frozen=True)
@@ -75,6 +64,12 @@ class Run:
     def temporary(self, purpose: str) -> Path:
         """A file of the run that a finished pass leaves nowhere. Other settings, another file."""
         return CHECKPOINTS / f".{self.name}-{sha256(repr(self).encode()).hexdigest()[:8]}-{purpose}.tmp"
+
+    @property
+    def logged(self) -> dict[str, Any]:
+        """What its log says of how it was trained."""
+        numbers = {"seed": self.seed, "epochs": self.epochs, "fine_epochs": self.fine_epochs}
+        return {"model": self.model, "data": self.data, **numbers, **self.settings}
 
     @property
     def effort(self) -> float:
@@ -119,6 +114,23 @@ def equal() -> Iterator[Run]:
 
 
 RUNS = [*published(), *equal()]
+MINUTES = sum(run.effort for run in RUNS) / 60
+
+
+def left() -> list[str]:
+    """Runs whose files are missing, do not belong together, or come from other settings."""
+
+    def stands(run: Run) -> bool:
+        log, weights = CHECKPOINTS / f"{run.name}.json", CHECKPOINTS / f"{run.name}.safetensors"
+        if not (log.is_file() and weights.is_file()):
+            return False
+        kept = load(log)
+        same = all(
+            kept.get(name, 0) == setting for name, setting in run.logged.items()
+        )  # once 0 was left out
+        return same and kept["weights_sha256"] == sha256(weights.read_bytes()).hexdigest()
+
+    return [run.name for run in RUNS if not stands(run)]
 
 
 def train(run: Run) -> None:
@@ -139,7 +151,7 @@ def train(run: Run) -> None:
         if not measured.exists():
             epochs(run.milestone, "fit", **run.settings)
             save_json(measured, evaluate(model, test))
-        scores = json.loads(measured.read_text(encoding="utf-8"))
+        scores = load(measured)
         log["milestone"] = {"epochs": run.milestone, "samples": SAMPLES, **scores}
     history = asdict(epochs(run.epochs, "fit", **run.settings))
     if run.fine_epochs:
@@ -154,14 +166,9 @@ def train(run: Run) -> None:
     started = time.perf_counter()
     scores = evaluate(stored, test)
     log = {
-        "model": run.model,
+        **run.logged,
         "parameters": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
-        "data": run.data,
         "training_images": len(training),
-        "seed": run.seed,
-        "epochs": run.epochs,
-        "fine_epochs": run.fine_epochs,
-        **run.settings,
         "history": {
             name: [round(value, 5) for value in values] for name, values in history.items() if values
         },
@@ -194,65 +201,6 @@ def evaluate(model: nn.Module, test: TensorDataset) -> dict[str, float]:
     }
 
 
-def rotate_nine() -> None:
-    """Turn a 9 of MNIST's test set under both networks; write the README's figures and pictures."""
-    images, labels = data.mnist("test").tensors
-    nine = images[labels == 9][2]  # [1, 28, 28]
-    angles = sorted([*ANGLES, 90])
-    turned = plots.rotate(nine, angles)  # [A, 1, 28, 28]
-    shown = [angles.index(angle) for angle in ANGLES]
-    results: dict[str, Any] = {"image": "third 9 of MNIST's test set", "angles": angles, "samples": 500}
-    plots.style()
-    for name in TURNING:
-        torch.manual_seed(0)
-        p = predict(
-            models.load(CHECKPOINTS / f"{name}-mnist.safetensors"), turned, n_samples=500
-        )  # [S, A, 10]
-        log = json.loads((CHECKPOINTS / f"{name}-mnist.json").read_text(encoding="utf-8"))
-        results[name] = {
-            "parameters": log["parameters"],
-            "epochs": log["epochs"],
-            "test_accuracy": log["test"]["accuracy"],
-            "test_nll": log["test"]["nll"],
-            "prediction": p.mean(0).argmax(-1).tolist(),
-            "entropy": [round(value, 4) for value in metrics.predictive_entropy(p).tolist()],
-            "mutual_information": [round(value, 4) for value in metrics.mutual_information(p).tolist()],
-        }
-        figure = plots.rotation(p[:, shown].transpose(0, 1), turned[shown], list(ANGLES), true_label=9)
-        write_picture(PICTURES / f"rotating_nine_{name.replace('-', '_')}.png", figure)
-    save_json(RESULTS / "rotating_nine.json", results | circumstances())
-    text = README.read_text(encoding="utf-8")
-    with replacing(README) as half:
-        half.write_text(with_results(text, results), encoding="utf-8")
-
-
-def with_results(text: str, results: dict[str, Any]) -> str:
-    """The README's text with the table of ``rotating_nine.json`` between its two marks."""
-    ninety = results["angles"].index(90)
-    rows = [
-        ("trainable parameters", lambda r: f"{r['parameters']:,}"),
-        ("test accuracy on MNIST, 3 epochs, 100 samples", lambda r: f"{r['test_accuracy']:.2%}"),
-        ("test negative log-likelihood, nats", lambda r: f"{r['test_nll']:.3f}"),
-        ("entropy of the answer at 90°, nats", lambda r: f"{r['entropy'][ninety]:.2f}"),
-        ("most entropy at any of the angles, nats", lambda r: f"{max(r['entropy']):.2f}"),
-    ]
-    table = ["| | LeNet | MNF-LeNet |", "|---|---:|---:|"]
-    table += [
-        f"| {name} | " + " | ".join(show(results[model]) for model in TURNING) + " |" for name, show in rows
-    ]
-    head, rest = text.split(MARKS[0])
-    return "\n".join([head + MARKS[0], *table, MARKS[1] + rest.split(MARKS[1])[1]])
-
-
-def write_picture(path: Path, figure: plt.Figure) -> None:
-    """Write a figure as a PNG of 32 colours, whole or not at all."""
-    full = io.BytesIO()
-    figure.savefig(full, format="png", dpi=100)
-    plt.close(figure)
-    with replacing(path) as half:
-        Image.open(full).convert("RGB").quantize(32).save(half, format="PNG", optimize=True)
-
-
 def main() -> None:
     """Train the runs that the command line names."""
     listed = ", ".join(run.name for run in RUNS)
@@ -278,8 +226,6 @@ def main() -> None:
             train(run)
             mark.touch()
         done += run.effort
-    if {run.name for run in chosen} & {f"{name}-mnist" for name in TURNING}:
-        rotate_nine()
     for run in chosen:
         for purpose in ("fit", "milestone", "fine", "finished"):
             run.temporary(purpose).unlink(missing_ok=True)
@@ -291,4 +237,4 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         sys.exit("\nInterrupted. The same command continues from the last whole epoch.")
     except (OSError, ValueError) as error:
-        sys.exit(f"make checkpoints: {error}")
+        sys.exit(f"python -m experiments.networks: {error}")

@@ -1,8 +1,8 @@
 """Strangers among the digits: ``python -m experiments.out_of_distribution``.
 
-Five methods of equal widths, trained on MNIST by ``make checkpoints``, judge every fifth test image of MNIST
-(its two halves have different writers), Fashion-MNIST and KMNIST, with 100 predictions each. Figures go to
-``book/results/out_of_distribution.json``. A run measures what is missing or belongs to other weights, and
+Five methods of equal widths, trained on MNIST by ``experiments.networks``, judge every fifth test image of
+MNIST (its two halves have different writers), Fashion-MNIST and KMNIST, with 100 predictions each. Figures go
+to ``book/results/out_of_distribution.json``. A run measures what is missing or belongs to other weights, and
 leaves out with a line what is not trained yet.
 
 The layout of the file, ``seed`` being a string such as ``"0"``::
@@ -19,21 +19,22 @@ The layout of the file, ``seed`` being a string such as ``"0"``::
     scores[method][seed][data_set][score]["fpr95"]
 """
 
-import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from experiments.methods import load, missing, samples
-from experiments.results import parser, read, write
+from experiments.methods import left as left
+from experiments.methods import load, run, samples
 from mnf_lite import data, metrics, predict
 
 SETS = {"mnist": data.mnist, "fashion_mnist": data.fashion_mnist, "kmnist": data.kmnist}
 STEP, SAMPLES = 5, 100
 GRID = [round(0.05 * k, 2) for k in range(47)]  # up to 2.3 nats, just below ln 10
 SETTINGS: dict[str, Any] = {"images": f"every {STEP}th of each test set", "samples": SAMPLES, "grid": GRID}
+MINUTES = 15
 SCORES: dict[str, Callable[[Tensor], Tensor]] = {
     "entropy": metrics.predictive_entropy,
     "mutual_information": metrics.mutual_information,
@@ -41,8 +42,16 @@ SCORES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def measure(method: str, seed: int, images: dict[str, Tensor], labels: Tensor) -> dict[str, Any]:
+@cache
+def judged() -> tuple[dict[str, Tensor], Tensor]:
+    """The images of each set and the labels of the digits."""
+    images = {name: make("test").tensors[0][::STEP] for name, make in SETS.items()}
+    return images, data.mnist("test").tensors[1][::STEP]
+
+
+def measure(method: str, seed: int) -> dict[str, Any]:
     """Judge all three sets by the same draws of the weights."""
+    images, labels = judged()
     torch.manual_seed(0)
     p = predict(load(method, seed), torch.cat(list(images.values())), samples(method, SAMPLES))  # [S, 3 B, C]
     parts = dict(zip(images, torch.split(p, [len(x) for x in images.values()], dim=1), strict=True))
@@ -74,23 +83,5 @@ def _short(value: Tensor) -> float:
     return round(value.item(), 5)
 
 
-def main() -> None:
-    """Measure what is missing in the file of results."""
-    args = parser("out_of_distribution", __doc__).parse_args()
-    torch.set_num_threads(1)
-    results = read(args.out, SETTINGS)
-    scores = results.setdefault("scores", {})
-    images = {name: make("test").tensors[0][::STEP] for name, make in SETS.items()}
-    labels = data.mnist("test").tensors[1][::STEP]
-    for method, seed, trained in missing(scores):
-        start = time.thread_time()
-        found = {"weights": trained} | measure(method, seed, images, labels)
-        scores[method][str(seed)] = found
-        write(args.out, results)
-        figures = {name: found[name]["auroc"] for name in list(images)[1:]}
-        seconds = time.thread_time() - start
-        print(f"{method}, seed {seed}, {seconds:.0f} s: AUROC {figures}", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    run("out_of_distribution", __doc__, SETTINGS, measure)

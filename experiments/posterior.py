@@ -1,16 +1,16 @@
 """What the posteriors of the trained networks learned: ``python -m experiments.posterior``.
 
-For every method and seed whose weights ``make checkpoints`` has left, on MNIST: where the variances are, what
-became of q(z), what each freedom of q(W) is worth, which weights can be set to zero, how many samples are
-enough, local reparametrisation against explicit weights, and modes of single answers. About two minutes of
-one core for a seed. The figures go to ``book/results/posterior.json``; a run measures what is missing there,
-or belongs to other weights.
+For every method and seed whose weights ``experiments.networks`` has left, on MNIST: where the variances are,
+what became of q(z), what each freedom of q(W) is worth, which weights can be set to zero, how many samples
+are enough, local reparametrisation against explicit weights, and modes of single answers. The figures go to
+``book/results/posterior.json``; a run measures what is missing there, or belongs to other weights.
 """
 
 import copy
 import math
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from experiments.methods import load, missing, samples
-from experiments.results import parser, read, write
+from experiments.methods import left as left
+from experiments.methods import load, run, samples
 from mnf_lite import data, layers, metrics, models, plots, predict
 from mnf_lite.layers.base import Multiplicative
 
@@ -31,6 +31,7 @@ SETTINGS: dict[str, Any] = {
     "modes": {"images": 100, "angle": 90, "samples": 300, "tests": 60, "null": 2000, "units": 300},
     "z": {"batches": 10, "draws": 4000},
 }
+MINUTES = 8
 BAYESIAN = ("mean-field", "MNF")
 Moments = list[tuple[Tensor, Tensor, Tensor]]  # of each layer: E W, Var W, Var W given z
 
@@ -368,8 +369,16 @@ def joint(model: nn.Module, images: Tensor, labels: Tensor, turned: Tensor) -> d
     return rows
 
 
-def measure(method: str, seed: int, null: NDArray[Any]) -> dict[str, Any]:
+@cache
+def dips_by_chance() -> NDArray[Any]:
+    """Dips of uniform samples, in ascending order: what a sample of one mode has at worst."""
+    rng = np.random.default_rng(0)
+    return np.sort([dip(rng.random(SETTINGS["modes"]["samples"])) for _ in range(SETTINGS["modes"]["null"])])
+
+
+def measure(method: str, seed: int) -> dict[str, Any]:
     """All figures of one method with one seed."""
+    null = dips_by_chance()
     images, labels = data.mnist("test").tensors
     members = load(method, seed)
     by_angle = {
@@ -396,20 +405,5 @@ def measure(method: str, seed: int, null: NDArray[Any]) -> dict[str, Any]:
     return found | {"cpu_seconds": round(time.thread_time() - start, 1)}
 
 
-def main() -> None:
-    """Measure what is missing in the file of results."""
-    args = parser("posterior", __doc__).parse_args()
-    torch.set_num_threads(1)
-    results = read(args.out, SETTINGS)
-    scores = results.setdefault("scores", {})
-    rng = np.random.default_rng(0)
-    null = np.sort([dip(rng.random(SETTINGS["modes"]["samples"])) for _ in range(SETTINGS["modes"]["null"])])
-    for method, seed, trained in missing(scores):
-        found = {"weights": trained} | measure(method, seed, null)
-        scores[method][str(seed)] = found
-        write(args.out, results)
-        print(f"{method}, seed {seed}: {found['cpu_seconds']} s", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    run("posterior", __doc__, SETTINGS, measure)

@@ -33,9 +33,29 @@ SAMPLES = 200  # of every prediction that is scored
 POINTS, NOISE, DATA_SETS = 20, 3.0, 5
 STEPS, CUBIC_WARMUP = (10, 30, 100, 300, 1000, 2000), 600  # each step sees all points
 GRID = torch.linspace(-6, 6, 121)
+MINUTES = 10
 SPLITS, EPOCHS, WARMUP, BATCH, HELD_OUT, WINDOW = 10, 60, 20, 32, 0.2, 5
 
 Record = dict[str, Any]
+
+
+def rounded(values: Tensor | np.ndarray) -> list[float]:
+    """The values as a list with three decimals, which is enough to draw them."""
+    return np.round(np.asarray(values, dtype=float), 3).tolist()  # type: ignore[no-any-return]
+
+
+def cubic(seed: int) -> tuple[Tensor, Tensor]:
+    """Inputs uniform in [-4, 4] and their cubes with noise: ``[20, 1]`` each."""
+    generator = torch.Generator().manual_seed(seed)
+    x = 8 * torch.rand(POINTS, 1, generator=generator) - 4
+    return x, x**3 + NOISE * torch.randn(POINTS, 1, generator=generator)
+
+
+SETTINGS: Record = {"hidden": HIDDEN, "hidden of the flows": FLOW, "members": MEMBERS, "dropout": DROPOUT}
+SETTINGS |= {"lr": LR, "samples": SAMPLES, "steps": STEPS, "warm-up of the cubic": CUBIC_WARMUP}
+SETTINGS |= {"splits": SPLITS, "epochs": EPOCHS, "warm-up": WARMUP, "batch": BATCH, "seed": 0}
+SETTINGS |= {"torch": torch.__version__, "scikit-learn": sklearn.__version__, "grid": rounded(GRID)}
+SETTINGS["data"] = [[values.flatten().tolist() for values in cubic(seed)] for seed in range(DATA_SETS)]
 
 
 class Regressor(nn.Sequential):
@@ -125,18 +145,6 @@ def train(
                     parameter.copy_(parameters[f"model.{name}"][m])
         after(epoch + 1)
     return {name: np.array(figures) for name, figures in history.items()}
-
-
-def rounded(values: Tensor | np.ndarray) -> list[float]:
-    """The values as a list with three decimals, which is enough to draw them."""
-    return np.round(np.asarray(values, dtype=float), 3).tolist()  # type: ignore[no-any-return]
-
-
-def cubic(seed: int) -> tuple[Tensor, Tensor]:
-    """Inputs uniform in [-4, 4] and their cubes with noise: ``[20, 1]`` each."""
-    generator = torch.Generator().manual_seed(seed)
-    x = 8 * torch.rand(POINTS, 1, generator=generator) - 4
-    return x, x**3 + NOISE * torch.randn(POINTS, 1, generator=generator)
 
 
 def cubic_runs(method: str) -> Record:
@@ -245,23 +253,28 @@ def diabetes_runs(method: str) -> Record:
     return {name: [figures[name] for figures in scores] for name in scores[0]}
 
 
+JOBS: dict[tuple[str, str], Callable[[str], Record]] = {("cubic", method): cubic_runs for method in METHODS}
+JOBS |= {("diabetes", method): diabetes_runs for method in ("linear", *METHODS)}
+
+
+def missing(results: Record) -> list[tuple[str, str]]:
+    """Task and method of the jobs that the file of results lacks."""
+    return [(task, method) for task, method in JOBS if method not in results.get(task, {})]
+
+
+def left(results: Record) -> list[str]:
+    """The same in words."""
+    return [f"{task} by {method}" for task, method in missing(results)]
+
+
 def main() -> None:
     """Run what is missing in the file of results."""
     args = parser("regression", __doc__).parse_args()
     torch.set_num_threads(1)
-    settings: Record = {"hidden": HIDDEN, "hidden of the flows": FLOW, "members": MEMBERS, "dropout": DROPOUT}
-    settings |= {"lr": LR, "samples": SAMPLES, "steps": STEPS, "warm-up of the cubic": CUBIC_WARMUP}
-    settings |= {"splits": SPLITS, "epochs": EPOCHS, "warm-up": WARMUP, "batch": BATCH, "seed": 0}
-    settings |= {"torch": torch.__version__, "scikit-learn": sklearn.__version__, "grid": rounded(GRID)}
-    settings["data"] = [[values.flatten().tolist() for values in cubic(seed)] for seed in range(DATA_SETS)]
-    results = read(args.out, settings)
-    jobs: list[tuple[str, str, Callable[[str], Record]]] = [("cubic", m, cubic_runs) for m in METHODS]
-    jobs += [("diabetes", m, diabetes_runs) for m in ("linear", *METHODS)]
-    for task, method, runs in jobs:
-        if method in results.setdefault(task, {}):
-            continue
+    results = read(args.out, SETTINGS)
+    for task, method in missing(results):
         start = time.thread_time()
-        results[task][method] = runs(method)
+        results.setdefault(task, {})[method] = JOBS[task, method](method)
         write(args.out, results, indent=None)
         print(f"{task}, {method}: {time.thread_time() - start:.0f} s", flush=True)
 

@@ -1,8 +1,8 @@
 """Five methods and turning digits: ``python -m experiments.rotation``.
 
 The first 1,000 test images of MNIST, and with more draws its third 9, are turned in steps of 20 degrees and
-by 90. The networks are those of ``make checkpoints``; a method and seed whose weights are not there yet is
-left out, one that was trained anew is measured anew, an interrupted run goes on where it stopped.
+by 90. The networks are those of ``experiments.networks``; a method and seed whose weights are not there yet
+is left out, one that was trained anew is measured anew, an interrupted run goes on where it stopped.
 
 ``book/results/rotation.json`` holds the settings and ``scores[method][seed]``, the seed as a string:
 
@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from experiments.methods import load, missing, samples
-from experiments.results import parser, read, write
+from experiments.methods import left as left
+from experiments.methods import load, run, samples
 from mnf_lite import data, metrics, plots, predict
 
 SETTINGS: dict[str, Any] = {
@@ -33,6 +33,7 @@ SETTINGS: dict[str, Any] = {
     "nine": "third 9 of MNIST's test set",
     "samples_nine": 500,
 }
+MINUTES = 15
 SURE = 0.9
 
 
@@ -80,18 +81,5 @@ def measure(method: str, seed: int) -> dict[str, Any]:
     )
 
 
-def main() -> None:
-    """Measure what is missing in the file of results."""
-    args = parser("rotation", __doc__).parse_args()
-    torch.set_num_threads(1)
-    results = read(args.out, SETTINGS)
-    scores = results.setdefault("scores", {})
-    for method, seed, trained in missing(scores):
-        scores[method][str(seed)] = {"weights": trained, **measure(method, seed)}
-        write(args.out, results)
-        figure = scores[method][str(seed)]["entropy_90"]
-        print(f"{method}, seed {seed}: {figure:.2f} nats for the 9 at 90 degrees", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    run("rotation", __doc__, SETTINGS, measure)

@@ -1,12 +1,11 @@
 """How good five methods are on MNIST and what they cost: ``python -m experiments.scores``.
 
 Equal widths, equal training. The scores are those of the 10,000 test images, with every seed whose weights
-`make checkpoints` has made; the costs are those of one thread. They go to ``book/results/scores.json``, and
-from there, with what the other scripts of Part III found, to the table in README.md. An interrupted run goes
-on where it stopped, and only networks that have changed are measured again.
+``experiments.networks`` has made; the costs are those of one thread. They go to ``book/results/scores.json``,
+and from there, with what the other scripts of Part III found, to the table in README.md. An interrupted run
+goes on where it stopped, and only networks that have changed are measured again.
 """
 
-import json
 import statistics
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from experiments import timing
-from experiments.methods import METHODS, SCORES, load, missing, names, samples
-from experiments.networks import CHECKPOINTS, MEMBERS, README, WIDTHS
-from experiments.results import RESULTS, parser, read, write
+from experiments.methods import METHODS, SCORES, measure_missing, missing, names, samples
+from experiments.methods import load as load_networks
+from experiments.networks import CHECKPOINTS, MEMBERS, WIDTHS
+from experiments.results import README, RESULTS, as_stored, load, parser, with_table, write, write_readme
 from mnf_lite import data, metrics, models, predict
-from mnf_lite.files import replacing
 
 SAMPLES = 20
 REDRAWS = 100  # of all labels, for the calibration error that chance alone makes
@@ -28,6 +27,7 @@ DECADES = [1e-4, 1e-3, 1e-2, 1e-1]  # of doubt, 1 - confidence
 TASKS = {"one image": (1, 100), "1,000 images": (1_000, 10)}  # images, predictions of each
 BUDGET = 8.0  # seconds of timing for each task
 SETTINGS = {"samples": SAMPLES, "redraws": REDRAWS, "decades": DECADES, "widths": WIDTHS, "members": MEMBERS}
+MINUTES = 10
 MARKS = ("<!-- five methods, written by python -m experiments.scores -->", "<!-- end of five methods -->")
 
 
@@ -35,7 +35,7 @@ def measure(method: str, seed: int) -> dict[str, Any]:
     """Scores of the mean prediction and of single samples; calibration in bins and by decades of doubt."""
     images, labels = data.mnist("test").tensors
     torch.manual_seed(0)
-    p = predict(load(method, seed), images, n_samples=samples(method, SAMPLES))  # [S, B, 10]
+    p = predict(load_networks(method, seed), images, n_samples=samples(method, SAMPLES))  # [S, B, 10]
     mean = p.double().mean(0)  # [B, 10]
     confidence, answer = mean.max(-1)
     wrong = answer != labels
@@ -137,14 +137,17 @@ def shown(values: Sequence[float], decimals: int) -> str:
     return f"{statistics.mean(values):,.{decimals}f}{spread}"
 
 
-def with_table(text: str, rows: dict[str, dict[str, Any]]) -> str:
+def in_readme(text: str, rows: dict[str, dict[str, Any]]) -> str:
     """The README's text with the rows between the two marks."""
-    lines = ["| | " + " | ".join(METHODS) + " |", "|---" + "|---:" * len(METHODS) + "|"]
-    for row, entry in rows.items():
-        cells = [shown(entry["methods"].get(method, ()), entry["decimals"]) for method in METHODS]
-        lines.append(f"| {row} | " + " | ".join(cells) + " |")
-    head, rest = text.split(MARKS[0])
-    return "\n".join([head + MARKS[0], *lines, MARKS[1] + rest.split(MARKS[1])[1]])
+    return with_table(
+        text,
+        MARKS,
+        METHODS,
+        (
+            [row, *(shown(entry["methods"].get(method, ()), entry["decimals"]) for method in METHODS)]
+            for row, entry in rows.items()
+        ),
+    )
 
 
 Find = Callable[[str, dict[str, Any]], list[float]]
@@ -153,10 +156,7 @@ Find = Callable[[str, dict[str, Any]], list[float]]
 def logs(method: str, results: dict[str, Any]) -> list[list[dict[str, Any]]]:
     """For each seed that was scored the logs of the training of the method's networks."""
     return [
-        [
-            json.loads((CHECKPOINTS / f"{name}.json").read_text(encoding="utf-8"))
-            for name in names(method, int(seed))
-        ]
+        [load(CHECKPOINTS / f"{name}.json") for name in names(method, int(seed))]
         for seed in sorted(results["scores"].get(method, {}))
     ]
 
@@ -203,7 +203,7 @@ def strangers(score: str, name: str) -> Find:
     """AUROC or FPR95 of the predictive entropy, from the file of ``experiments.out_of_distribution``."""
 
     def find(method: str, results: dict[str, Any]) -> list[float]:
-        found = json.loads((RESULTS / "out_of_distribution.json").read_text(encoding="utf-8"))
+        found = load(RESULTS / "out_of_distribution.json")
         return [entry[name][score] for _, entry in sorted(found["scores"][method].items())]
 
     return find
@@ -211,7 +211,7 @@ def strangers(score: str, name: str) -> Find:
 
 def ninety(method: str, results: dict[str, Any]) -> list[float]:
     """Mean entropy of the answers to test images turned by 90°, from the file of ``experiments.rotation``."""
-    found = json.loads((RESULTS / "rotation.json").read_text(encoding="utf-8"))
+    found = load(RESULTS / "rotation.json")
     at = found["settings"]["angles"].index(90)
     return [entry["entropy"][at] for _, entry in sorted(found["scores"][method].items())]
 
@@ -234,32 +234,27 @@ ROWS: dict[str, tuple[float, int, Find]] = {
 }
 
 
+def left(found: dict[str, Any]) -> list[str]:
+    """What is missing in the file, or out of date in it."""
+    pieces = [f"{method} with seed {seed}" for method, seed in missing(found.get("scores", {}))]
+    if pieces or "costs" not in found:
+        return pieces or ["costs"]
+    return [] if as_stored(table(found)) == found.get("table") else ["the table of what other scripts found"]
+
+
 def main() -> None:
     """Measure what is missing, put the table together and write it into the README."""
     command = parser("scores", __doc__)
     command.add_argument("--costs", action="store_true", help="time everything again")
     args = command.parse_args()
     torch.set_num_threads(1)
-    results = read(args.out, SETTINGS)
-    scores = results.setdefault("scores", {})
-
-    def keep() -> None:
-        results["table"] = table(results)
-        write(args.out, results, indent=None)
-
+    results = measure_missing(args.out, SETTINGS, measure)
     if args.costs or "costs" not in results:
         results["costs"] = costs()
-        keep()
-    for method, seed, trained in missing(scores):
-        found = {"weights": trained, **measure(method, seed)}
-        scores[method][str(seed)] = found
-        keep()
-        print(f"{method}, seed {seed}: { {s: found[s] for s in SCORES} }", flush=True)
-    keep()  # with what other scripts have found since
+    results["table"] = table(results)  # with what other scripts have found since
+    write(args.out, results, indent=None)
     if args.out == command.get_default("out"):
-        text = with_table(README.read_text(encoding="utf-8"), results["table"])
-        with replacing(README) as half:
-            half.write_text(text, encoding="utf-8")
+        write_readme(in_readme(README.read_text(encoding="utf-8"), results["table"]))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Five methods with few training images: ``python -m experiments.training_size``.
 
 Equal widths and equal training for all methods, 100 to 10,000 training images of MNIST; for 60,000 there are
-the runs of ``make checkpoints``. Scores are those of the 10,000 test images. They go to
+the runs of ``experiments.networks``. Scores are those of the 10,000 test images. They go to
 ``book/results/training_size.json``; an interrupted run goes on where it stopped.
 """
 
@@ -25,6 +25,7 @@ SETTINGS: dict[str, Any] = {
     "members": MEMBERS,
     "widths": WIDTHS,
 }
+MINUTES = 30
 KEPT = ("accuracy", "nll", "ece")
 
 
@@ -55,21 +56,34 @@ def measure(method: str, size: int, seed: int) -> dict[str, float]:
     return figures | {"kl": round(history.kl[-1], 1), "cpu_seconds": round(trained, 1)}
 
 
+def missing(scores: dict[str, dict[str, list[Any]]]) -> list[tuple[str, str, int]]:
+    """Method, number of images and seed of the runs that ``scores[method][images][seed]`` lacks."""
+    return [
+        (method, size, seed)
+        for seed in range(SEEDS)
+        for size in SETTINGS["epochs"]
+        for method in METHODS
+        if len(scores.get(method, {}).get(size, [])) <= seed
+    ]
+
+
+def left(results: dict[str, Any]) -> list[str]:
+    """What is missing in the file of results."""
+    runs = missing(results.get("scores", {}))
+    return [f"{method} on {size} images with seed {seed}" for method, size, seed in runs]
+
+
 def main() -> None:
     """Measure what is missing in the file of results."""
     args = parser("training_size", __doc__).parse_args()
     torch.set_num_threads(1)
     results = read(args.out, SETTINGS)
     scores = results.setdefault("scores", {})
-    for seed in range(SEEDS):
-        for size in SETTINGS["epochs"]:
-            for method in METHODS:
-                kept = scores.setdefault(method, {}).setdefault(size, [])
-                if len(kept) > seed:
-                    continue
-                kept.append(measure(method, int(size), seed))
-                write(args.out, results)
-                print(f"{method}, {size} images, seed {seed}: {kept[-1]}", flush=True)
+    for method, size, seed in missing(scores):
+        figures = measure(method, int(size), seed)
+        scores.setdefault(method, {}).setdefault(size, []).append(figures)
+        write(args.out, results)
+        print(f"{method}, {size} images, seed {seed}: {figures}", flush=True)
 
 
 if __name__ == "__main__":

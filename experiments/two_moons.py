@@ -7,19 +7,36 @@ where it stopped.
 
 import statistics
 import time
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from experiments.densities import two_moons_models
-from experiments.results import parser, read, write
+from experiments.results import line, parser, read, write
 from experiments.timing import parameters
 from mnf_lite import data
 from mnf_lite.flows import NormalizingFlow
 
-PUBLISHED = {"steps": 1400, "batch": 128, "lr": 1e-4, "weight_decay": 1e-5, "decay": False, "clip": None}
-SERVING = {"steps": 2000, "batch": 512, "lr": 5e-3, "weight_decay": 0.0, "decay": True, "clip": 10.0}
-HELD_OUT = 100_000
+PUBLISHED: dict[str, Any] = {
+    "steps": 1400,
+    "batch": 128,
+    "lr": 1e-4,
+    "weight_decay": 1e-5,
+    "decay": False,
+    "clip": None,
+}
+SERVING: dict[str, Any] = {
+    "steps": 2000,
+    "batch": 512,
+    "lr": 5e-3,
+    "weight_decay": 0.0,
+    "decay": True,
+    "clip": 10.0,
+}
+SETTINGS = {"published": PUBLISHED, "serving": SERVING}
+HELD_OUT, SEEDS = 100_000, 5
+MINUTES = 20
 
 
 def train(
@@ -64,35 +81,39 @@ def train(
     }
 
 
+def missing(runs: dict[str, Any]) -> list[tuple[str, str, int]]:
+    """Model, setting and seed of what ``runs[model][setting][seed]`` lacks."""
+    return [
+        (name, label, seed)
+        for name in two_moons_models()
+        for label in SETTINGS
+        for seed in range(SEEDS)
+        if len(runs.get(name, {}).get(label, [])) <= seed
+    ]
+
+
+def left(results: dict[str, Any]) -> list[str]:
+    """The runs that the file of results lacks."""
+    return [f"{name}, {label}, seed {seed}" for name, label, seed in missing(results.get("runs", {}))]
+
+
 def main() -> None:
     """Train what is missing in the file of results; print the table."""
-    command = parser("two_moons", __doc__)
-    command.add_argument("--seeds", type=int, default=5, help="seeds of every model and setting (5)")
-    args = command.parse_args()
+    args = parser("two_moons", __doc__).parse_args()
     torch.set_num_threads(1)
-    results = read(args.out, {"published": PUBLISHED, "serving": SERVING})
-    results |= {"entropy": data.moons.entropy(), "held_out": HELD_OUT}
+    results = read(args.out, SETTINGS) | {"entropy": data.moons.entropy(), "held_out": HELD_OUT}
     runs = results.setdefault("runs", {})
-    todo = [
-        (name, label, options, seed)
-        for name in two_moons_models()
-        for label, options in results["settings"].items()
-        for seed in range(args.seeds)
-    ]
-    for name, label, options, seed in tqdm(todo, unit="run"):
-        done = runs.setdefault(name, {"parameters": parameters(two_moons_models()[name])}).setdefault(
-            label, []
-        )
-        if len(done) <= seed:
-            done.append(train(name, seed, **options))
-            write(args.out, results)
+    for name, label, seed in tqdm(missing(runs), unit="run"):
+        of_model = runs.setdefault(name, {"parameters": parameters(two_moons_models()[name])})
+        of_model.setdefault(label, []).append(train(name, seed, **SETTINGS[label]))
+        write(args.out, results)
     print("| model | parameters | published | spread | serving | spread |\n|---|---:|---:|---:|---:|---:|")
     for name, run in runs.items():
-        cells = [f"{run['parameters']:,}"]
-        for label in results["settings"]:
+        cells = [name, f"{run['parameters']:,}"]
+        for label in SETTINGS:
             gaps = [r["above_entropy"] for r in run[label]]
             cells += [f"{statistics.mean(gaps):.4f}", f"{statistics.stdev(gaps):.4f}"]
-        print(f"| {name} | " + " | ".join(cells) + " |")
+        print(line(cells))
 
 
 if __name__ == "__main__":

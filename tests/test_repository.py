@@ -15,10 +15,10 @@ PACKAGE = ROOT / "mnf_lite"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports only from floors below its own; the modules of one entry may know each other.
-# architecture.md has no number for two: the shim that imports torchvision and the atomic writing of files.
+# architecture.md has no number for two: the libraries that only a part needs and the atomic writing of files.
 FLOORS = [
-    ("_vision", "files"),
-    ("nets", "data", "metrics"),
+    ("_extras", "files", "inputs"),
+    ("nets", "data", "metrics", "likelihoods"),
     ("flows",),
     ("layers",),
     ("models",),
@@ -65,6 +65,20 @@ def test_no_tracked_file_names_a_registry_or_a_folder_of_one_machine() -> None:
     assert found == []
 
 
+def test_text_has_its_line_ends_in_every_checkout() -> None:
+    """A checkout under Windows, where git would write CRLF, must leave ``.ci/run`` able to start."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--eol"], cwd=ROOT, capture_output=True, check=True, text=True
+    ).stdout.splitlines()
+    rows = [(*about.split(maxsplit=2), name) for about, name in (line.split("\t") for line in listed)]
+    assert [name for index, _, _, name in rows if index == "i/crlf" or index == "i/mixed"] == []
+    attributes = {name: attribute for _, _, attribute, name in rows}
+    text = {name for index, _, _, name in rows if index == "i/lf"}
+    assert {name for name in text if "eol=lf" not in attributes[name]} == set()
+    binary = {name for name in attributes if name.endswith((".png", ".safetensors"))}
+    assert {name for name in binary if attributes[name].strip() != "attr/-text"} == set()
+
+
 def test_npm_lock_file_pins_by_hash_without_addresses() -> None:
     lock = (ROOT / "package-lock.json").read_text()
     assert '"resolved"' not in lock
@@ -92,7 +106,9 @@ def test_bare_make_lists_every_command() -> None:
     make = ["make", "--no-print-directory"]
     listed = subprocess.run(make, cwd=ROOT, capture_output=True, check=True, text=True).stdout
     commands = {line.split()[1] for line in listed.splitlines()}
-    assert commands == {"help", "book", "test", "lab", "execute", "checkpoints", "bench", "lint", "clean"}
+    assert commands == {
+        *("help", "book", "test", "processors", "lab", "execute", "experiments", "bench", "lint", "clean")
+    }
 
 
 def floor(module: str) -> int:

@@ -1,25 +1,32 @@
 """The book's chapters: pairs of a text notebook `NN_name.md` and its executed twin `NN_name.ipynb`.
 
-    python -m tools.chapters book/flows/01_change_of_variables.md    execute one chapter from its text
+    python -m tools.chapters book/flows/01_change_of_variables.md    bring one chapter up to date
+    python -m tools.chapters                                         bring up to date all that are stale
     python -m tools.chapters all                                     execute every chapter
-    python -m tools.chapters                                         execute those whose outputs are stale
 
-`make execute CHAPTER=...` calls this. Two executions of the same text give the same bytes.
+`make execute CHAPTER=...` calls this. Two executions of the same text give the same bytes. Where only words
+have changed nothing is executed: the notebook gets the new words and keeps its outputs. (To execute such a
+chapter all the same, delete its notebook first.)
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import re
 import sys
 import time
+import tokenize
 from base64 import b64decode, b64encode
 from collections import Counter
+from functools import cache
 from hashlib import sha256
-from io import BytesIO
+from io import BytesIO, StringIO
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import jupytext
 import nbformat
@@ -49,6 +56,24 @@ KERNEL_ENVIRONMENT = {
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
 }
 
+# As which processor a chapter is run, by the libraries' own switches: `make processors` chooses one.
+SETTINGS: dict[str, dict[str, str]] = {
+    "machine": {},
+    "plain": {
+        "ATEN_CPU_CAPABILITY": "default",
+        "MKL_CBWR": "COMPATIBLE",
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+        "OPENBLAS_CORETYPE": "Nehalem",
+    },
+    "avx2": {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "OPENBLAS_CORETYPE": "Haswell",
+    },
+    "two-threads": {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"},
+}
+
 
 class ChapterError(Exception):
     """What is wrong with a chapter, in words for its author."""
@@ -56,7 +81,8 @@ class ChapterError(Exception):
 
 def name_of(path: Path) -> str:
     """The chapter's path from the root of the repository."""
-    return path.resolve().relative_to(ROOT).as_posix()
+    path = path.resolve()
+    return (path.relative_to(ROOT) if path.is_relative_to(ROOT) else path).as_posix()
 
 
 def mend(text: Path) -> str:
@@ -87,11 +113,11 @@ def is_visible(path: Path) -> bool:
 
 def real_data() -> str | None:
     """The folder of the image sets: the named one, the one beside this checkout, or the user's cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mnf_lite"
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mnf_lite"
     beside = ROOT.parent / "shared" / "data"
     named = os.environ.get("MNF_LITE_DATA")
     return next(
-        (str(root) for root in (named, beside, cache) if root and (Path(root) / "MNIST").is_dir()), None
+        (str(root) for root in (named, beside, home) if root and (Path(root) / "MNIST").is_dir()), None
     )
 
 
@@ -135,18 +161,69 @@ def cells_of(notebook: NotebookNode) -> list[tuple[str, str, str]]:
     ]
 
 
-def code_hash(notebook: NotebookNode) -> str:
-    """Fingerprint of the code cells in their order."""
-    code = [cell.source.rstrip() for cell in notebook.cells if cell.cell_type == "code"]
-    return sha256(json.dumps(code).encode()).hexdigest()
+def code_hashes(notebook: NotebookNode) -> list[str]:
+    """Fingerprints of the code cells in their order."""
+    code = (cell.source.rstrip() for cell in notebook.cells if cell.cell_type == "code")
+    return [sha256(source.encode()).hexdigest()[:16] for source in code]
+
+
+def statements(source: str) -> list[str]:
+    """The lines of a module that do something: without docstrings, comments and empty lines.
+
+    Made from positions alone, which every version of Python gives alike. A docstring has its lines to
+    itself, as the formatter leaves it.
+    """
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+            first, last = node.body[0].lineno, node.body[0].end_lineno
+            lines[first - 1 : last] = [""] * (last - first + 1)
+    return [line.rstrip() for line in lines if line.strip()]
 
 
 def package_hash() -> str:
-    """Fingerprint of the sources of mnf_lite."""
+    """Fingerprint of what mnf_lite does: its statements, whatever its docstrings, comments and line ends."""
     total = sha256()
     for path in sorted((ROOT / "mnf_lite").rglob("*.py")):
-        total.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+        code = statements(path.read_text(encoding="utf-8"))
+        total.update(json.dumps([path.relative_to(ROOT).as_posix(), code]).encode())
     return total.hexdigest()
+
+
+def reads_hash(notebook: NotebookNode) -> str:
+    """Fingerprint of the stored files that the code may read.
+
+    These are the tables of `book/results` that it names, and all of `book/checkpoints` where it names that
+    folder, for the names of networks are put together from pieces.
+    """
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    folders = [path for path in (BOOK / "results", BOOK / "checkpoints") if path.is_dir()]
+    files = [
+        path
+        for folder in folders
+        for path in sorted(folder.iterdir())
+        if path.name in code or (folder.name == "checkpoints" and folder.name in code)
+    ]
+    return sha256("".join(file_hash(path, path.stat().st_mtime_ns) for path in files).encode()).hexdigest()
+
+
+@cache
+def file_hash(path: Path, _changed: int) -> str:
+    """Fingerprint of a file's name and content, a text's whatever its line ends."""
+    content = path.read_bytes()
+    if path.suffix == ".json":
+        content = content.replace(b"\r\n", b"\n")
+    return sha256(path.name.encode() + b"\0" + content).hexdigest()
+
+
+def fingerprints(notebook: NotebookNode) -> dict[str, Any]:
+    """What the outputs of a notebook come from: its own code, the package's, and stored results."""
+    return {"code": code_hashes(notebook), "package": package_hash(), "reads": reads_hash(notebook)}
 
 
 def fault(text: Path) -> str | None:
@@ -156,26 +233,104 @@ def fault(text: Path) -> str | None:
         return f"{name_of(text)} has no executed notebook beside it. Run: {mend(text)}"
     wanted = read_text(text)
     stored = nbformat.read(twin, as_version=4)
-    if stored.metadata.get("mnf_lite", {}).get("code") != code_hash(stored):
-        return f"The outputs in {name_of(twin)} belong to other code. Run: {mend(text)}"
+    executed, there = stored.metadata.get("mnf_lite", {}).get("code", []), code_hashes(stored)
+    if executed != there:
+        numbers = [number for number, cell in enumerate(stored.cells, 1) if cell.cell_type == "code"]
+        cells = zip_longest(numbers, executed, there)
+        number, before, now = next(cell for cell in cells if cell[1] != cell[2])
+        where = f"cell {number}" if number else "a cell that is gone"
+        return (
+            f"The outputs in {name_of(twin)} belong to other code: those of {where} to code with "
+            f"fingerprint {before}, not {now}. Run: {mend(text)}"
+        )
     for number, (ours, theirs) in enumerate(zip(cells_of(wanted), cells_of(stored), strict=False), 1):
         if ours != theirs:
-            return f"{name_of(text)} and its notebook differ in cell {number} ({ours[0]}). Run: {mend(text)}"
+            here, beside = first_difference("\n".join(ours[1:]), "\n".join(theirs[1:]))
+            return (
+                f"{name_of(text)} and its notebook differ in cell {number} ({ours[0]}): "
+                f"{here!r} in the text, {beside!r} in the notebook. Run: {mend(text)}"
+            )
     if len(wanted.cells) != len(stored.cells):
         counts = f"{len(wanted.cells)} cells and {len(stored.cells)}"
         return f"{name_of(text)} and its notebook hold {counts}. Run: {mend(text)}"
     return None
 
 
-def package_changed(notebook: Path) -> bool:
-    """Whether mnf_lite has changed since a notebook was executed."""
-    stored = json.loads(notebook.read_text(encoding="utf-8"))["metadata"].get("mnf_lite", {})
-    return bool(stored.get("package") != package_hash())
+def what_a_cell_shows(outputs: list[NotebookNode]) -> str:
+    """The words of a cell's outputs, without its pictures."""
+    shown = [
+        output.get("text", "")
+        or "\n".join(v for k, v in output.get("data", {}).items() if k.startswith("text/"))
+        for output in outputs
+    ]
+    return "\n".join(shown)
 
 
-def is_stale(text: Path) -> bool:
-    """Whether a chapter's outputs may be those of other code, its own or the package's."""
-    return fault(text) is not None or package_changed(text.with_suffix(".ipynb"))
+def mismatch(text: Path, number: int, stored: list[NotebookNode], now: list[NotebookNode]) -> str:
+    """One sentence for a cell that failed when a test ran it, with both values and what mends it."""
+    where = f"{name_of(text)}, cell {number}"
+    for output in now:
+        if output.output_type == "error":
+            error = f"{output.ename}: {output.evalue}".splitlines()[0][:200].rstrip(": ")
+            return f"{where}: fails with {error}. Mend the cell, then run: {mend(text)}"
+    before, after = first_difference(what_a_cell_shows(stored), what_a_cell_shows(now))
+    return f"{where}: {before!r} is stored, {after!r} came. Round it to what survives, then run: {mend(text)}"
+
+
+def first_difference(ours: str, theirs: str) -> tuple[str, str]:
+    """The first line in which two texts differ, as it stands in each, no longer than one can read."""
+    lines = zip_longest(ours.splitlines(), theirs.splitlines(), fillvalue="")
+    return next(
+        ((a[:200], b[:200]) for a, b in lines if a.rstrip() != b.rstrip()), (ours[:200], theirs[:200])
+    )
+
+
+def changed(notebook: Path) -> str | None:
+    """What has changed, besides its own text, since a notebook was executed, in words; or None."""
+    stored = nbformat.read(notebook, as_version=4)
+    before, now = stored.metadata.get("mnf_lite", {}), fingerprints(stored)
+    if before.get("package") != now["package"]:
+        return "the package"
+    return (
+        "what it reads of book/results and book/checkpoints" if before.get("reads") != now["reads"] else None
+    )
+
+
+def staleness(text: Path) -> str | None:
+    """Why a chapter's outputs may be those of other code or results, with the command that mends it."""
+    if (wrong := fault(text)) is not None:
+        return wrong
+    if (other := changed(text.with_suffix(".ipynb"))) is not None:
+        return f"{name_of(text)} was executed before {other} changed. Run: {mend(text)}"
+    return None
+
+
+def runs_alike(cell: NotebookNode) -> tuple[str, bool]:
+    """What decides what a code cell does: its source, and whether it may fail."""
+    return cell.source.rstrip(), "raises-exception" in cell.metadata.get("tags", [])
+
+
+def with_kept_outputs(text: Path) -> NotebookNode | None:
+    """A chapter's text with the stored outputs of the same code, or None where they may be of other code."""
+    twin = text.with_suffix(".ipynb")
+    if not twin.is_file():
+        return None
+    stored, wanted = nbformat.read(twin, as_version=4), read_text(text)
+    if stored.metadata.get("mnf_lite") != fingerprints(wanted):
+        return None
+    old, new = ([cell for cell in book.cells if cell.cell_type == "code"] for book in (stored, wanted))
+    if list(map(runs_alike, old)) != list(map(runs_alike, new)):
+        return None
+    for ours, theirs in zip(new, old, strict=True):
+        ours.execution_count, ours.outputs = theirs.execution_count, theirs.outputs
+    if "widgets" in stored.metadata:
+        wanted.metadata.widgets = stored.metadata.widgets
+    return wanted
+
+
+def kernel_environment() -> dict[str, str]:
+    """The surroundings of a chapter's kernel, under the setting of `make processors` where it runs."""
+    return KERNEL_ENVIRONMENT | SETTINGS[os.environ.get("MNF_LITE_PROCESSOR", "machine")]
 
 
 def run(text: Path, environment: dict[str, str] | None = None) -> NotebookNode:
@@ -192,7 +347,7 @@ def run(text: Path, environment: dict[str, str] | None = None) -> NotebookNode:
         resources={"metadata": {"path": str(text.parent)}},
     )
     try:
-        client.execute(env={**os.environ, **KERNEL_ENVIRONMENT, **(environment or {})})
+        client.execute(env={**os.environ, **kernel_environment(), **(environment or {})})
     except CellExecutionError as error:
         plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
         raise ChapterError(f"{name_of(text)}: a cell failed.\n{plain}") from None
@@ -254,7 +409,11 @@ def execute(text: Path) -> Path:
         print(f"{name_of(text)}: left out of the notebook, from stderr:\n{message}", file=sys.stderr)
     check_outputs(text, notebook)
     shrink_pictures(notebook)
-    notebook = renumber_widgets(notebook)
+    return write(text, renumber_widgets(notebook))
+
+
+def write(text: Path, notebook: NotebookNode) -> Path:
+    """Write a chapter's notebook, with its fingerprints, whole or not at all."""
     kernel = notebook.metadata.get("kernelspec", {})
     widgets = notebook.metadata.get("widgets")
     notebook.metadata = NotebookNode(
@@ -265,7 +424,7 @@ def execute(text: Path) -> Path:
             "name": "python3",
         },
         language_info={"file_extension": ".py", "mimetype": "text/x-python", "name": "python"},
-        mnf_lite={"code": code_hash(notebook), "package": package_hash()},
+        mnf_lite=fingerprints(notebook),
         **({"widgets": widgets} if widgets else {}),
     )
     notebook.nbformat, notebook.nbformat_minor = 4, 5
@@ -277,15 +436,25 @@ def execute(text: Path) -> Path:
         )
     twin = text.with_suffix(".ipynb")
     half = twin.with_name(f".{twin.name}.tmp")
-    half.write_text(serial, encoding="utf-8")
-    os.replace(half, twin)
+    half.write_text(serial, encoding="utf-8", newline="\n")
+    half.replace(twin)
     return twin
+
+
+def bring_up_to_date(text: Path, always: bool = False) -> str:
+    """Execute a chapter, or only renew its words where its outputs fit; say what was done."""
+    if not always and (notebook := with_kept_outputs(text)) is not None:
+        return f"{name_of(write(text, notebook))}: words renewed, outputs kept"
+    started = time.monotonic()
+    twin = execute(text)
+    seconds = time.monotonic() - started
+    return f"{name_of(twin)}: {twin.stat().st_size / 1000:,.0f} kB, executed in {seconds:.0f} s"
 
 
 def chosen(chapter: str | None) -> list[Path]:
     """The texts that a command line names."""
     if chapter is None:
-        return [text for text in text_notebooks() if is_stale(text)]
+        return [text for text in text_notebooks() if staleness(text)]
     if chapter == "all":
         return text_notebooks()
     known = {name_of(text).removesuffix(".md"): text for text in text_notebooks()}
@@ -302,19 +471,14 @@ def chosen(chapter: str | None) -> list[Path]:
 
 
 def main() -> None:
-    """Execute the chapters that the command line names."""
+    """Bring the chapters up to date that the command line names."""
     parser = argparse.ArgumentParser(description="Execute chapters of the book from their text.")
     parser.add_argument("chapter", nargs="?", help="a chapter's path, or all; by default every stale one")
     try:
-        texts = chosen(parser.parse_args().chapter or None)
+        chapter = parser.parse_args().chapter or None
+        texts = chosen(chapter)
         for text in texts:
-            started = time.monotonic()
-            twin = execute(text)
-            seconds = time.monotonic() - started
-            print(
-                f"{name_of(twin)}: {twin.stat().st_size / 1000:,.0f} kB, executed in {seconds:.0f} s",
-                flush=True,
-            )
+            print(bring_up_to_date(text, always=chapter == "all"), flush=True)
         if not texts:
             print("No chapter is stale.")
     except ChapterError as error:

@@ -1,7 +1,8 @@
 """Format the code of the chapters as the package's is formatted, at 79 columns, which paper can hold.
 
-python -m tools.style            rewrite the cells that are formatted otherwise
-python -m tools.style --check    name them instead, and fail where there are any
+python -m tools.style                                         rewrite what is formatted otherwise
+python -m tools.style book/flows/01_change_of_variables.md    in one chapter
+python -m tools.style --check                                 name the chapters instead, and fail
 """
 
 from __future__ import annotations
@@ -53,18 +54,23 @@ def restyled(text: str) -> str:
 
 
 def main() -> None:
-    """Rewrite or check all chapters."""
+    """Rewrite or check the chapters that the command line names, by default all."""
     parser = argparse.ArgumentParser(description="Format the code of the chapters.")
+    parser.add_argument("chapter", nargs="?", default="all", help="a chapter's path; by default all")
     parser.add_argument("--check", action="store_true", help="name the chapters, change nothing")
-    check, found = parser.parse_args().check, []
-    for path in chapters.text_notebooks():
+    arguments, found = parser.parse_args(), []
+    try:
+        texts = chapters.chosen(arguments.chapter)
+    except chapters.ChapterError as error:
+        sys.exit(str(error))
+    for path in texts:
         text = path.read_text(encoding="utf-8")
         if (new := restyled(text)) != text:
             found.append(chapters.name_of(path))
-            if not check:
-                path.write_text(new, encoding="utf-8")
-    print("\n".join(found) or "The code of all chapters is formatted.")
-    sys.exit("Run: python -m tools.style" if check and found else 0)
+            if not arguments.check:
+                path.write_text(new, encoding="utf-8", newline="\n")
+    print("\n".join(found) or "The code is formatted.")
+    sys.exit("Run: python -m tools.style" if arguments.check and found else 0)
 
 
 if __name__ == "__main__":

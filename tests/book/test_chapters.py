@@ -5,8 +5,9 @@ With the real data the chapters are run by nbval, which compares their checked o
 
 from pathlib import Path
 
-from tools import chapters
 import pytest
+
+from tools import chapters
 
 CHAPTERS = [text for text in chapters.text_notebooks() if chapters.asks_for_real_data(text)]
 NO_WAY_OUT = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")

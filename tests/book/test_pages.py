@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tools import build_book, chapters
-from tools import page_assets
 import pytest
 from playwright.sync_api import Browser, Locator, Page
+
+from tools import build_book, chapters, page_assets
 from tools.shoot import chromium, find_chromium, settle
 
 LARGEST = 1_500_000  # bytes of a page and its own pictures

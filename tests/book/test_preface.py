@@ -2,8 +2,9 @@
 
 import re
 
-from tools import chapters
 import yaml
+
+from tools import chapters
 
 
 def test_preface_names_every_page_of_the_table_of_contents() -> None:

@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from experiments import names, names_flows, names_layers
-from experiments.results import RESULTS
+from experiments.results import RESULTS, ROOT
 from mnf_lite import flows, layers
-from tools import chapters
 
 BASES = {"Flow", "StandardNormal", "BayesianLayer"}  # what the others are made of
 FUNCTIONS = {name for name in layers.__all__ if name.islower()}
@@ -86,7 +85,7 @@ def test_what_was_found_is_of_the_expressions_as_they_stand(found: dict[str, Any
 
 
 def test_recipes_are_those_that_were_run(found: dict[str, Any]) -> None:
-    source = (chapters.ROOT / "experiments" / "names_layers.py").read_text(encoding="utf-8")
+    source = (ROOT / "experiments" / "names_layers.py").read_text(encoding="utf-8")
     for recipe in found["recipes"].values():
         assert recipe["code"] in source, AGAIN
         assert recipe["difference"] <= 1e-6 + 4 * recipe["standard_error"]

@@ -1,8 +1,8 @@
-"""The trained networks are those that their logs describe, and `make checkpoints` can be interrupted."""
+"""The trained networks are those that their logs describe, and a pass through all can be interrupted."""
 
 import json
 from collections.abc import Callable
-from hashlib import sha256
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,9 +21,7 @@ def log_of(run: networks.Run) -> dict:
 @RUNS
 def test_log_belongs_to_weights_and_to_settings(run: networks.Run) -> None:
     log, weights = log_of(run), networks.CHECKPOINTS / f"{run.name}.safetensors"
-    assert log["weights_sha256"] == sha256(weights.read_bytes()).hexdigest()
-    expected = {"model": run.model, "data": run.data, "seed": run.seed, "epochs": run.epochs, **run.settings}
-    assert {name: log[name] for name in expected} == expected
+    assert run.name not in networks.left()
     assert len(log["history"]["seconds"]) == run.epochs + run.fine_epochs
     assert log.get("milestone", {}).get("epochs") == run.milestone
     model = models.load(weights)
@@ -57,12 +55,6 @@ def test_fully_trained_networks_are_right_on_99_of_100_images(model: str) -> Non
     assert min(accuracies) >= 0.99
 
 
-def test_readme_shows_what_was_measured() -> None:
-    text = networks.README.read_text(encoding="utf-8")
-    results = json.loads((networks.RESULTS / "rotating_nine.json").read_text(encoding="utf-8"))
-    assert networks.with_results(text, results) == text, "README.md is out of date: run make checkpoints"
-
-
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two runs of a minute fraction each, in a folder of their own."""
@@ -80,6 +72,17 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(networks, "SAMPLES", 2)
     monkeypatch.setattr("sys.argv", ["networks"])
     return tmp_path
+
+
+def test_run_whose_files_do_not_fit_together_is_trained_again(small: Path) -> None:
+    names = [run.name for run in networks.RUNS]
+    assert networks.left() == names, "nothing is there"
+    networks.main()
+    assert networks.left() == []
+    (small / f"{names[0]}.safetensors").write_bytes(b"other weights")
+    assert networks.left() == names[:1]
+    networks.RUNS[1] = replace(networks.RUNS[1], epochs=7)
+    assert networks.left() == names
 
 
 def test_interrupted_pass_continues_and_ends_with_the_same_weights(

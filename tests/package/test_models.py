@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mnf_lite import layers, models
+from mnf_lite import layers, likelihoods, models, predict
 from mnf_lite.files import save_tensors
 
 KINDS = [models.LeNet, models.MNFLeNet, models.MeanFieldLeNet, models.DropoutLeNet]
@@ -112,9 +112,10 @@ def test_mnf_mlp_has_a_noise_for_every_output_or_none():
     assert model.noise_log_var.requires_grad
     assert model(torch.rand(7, 3)).shape == (7, 2)
     assert models.MNFMLP((3, 4, 2), noise_std=None).noise_std is None
-    assert models.is_regression(model)
-    assert not models.is_regression(models.MNFMLP((3, 2), noise_std=None))
-    assert not models.is_regression(models.LeNet(SMALL))
+    assert repr(model.likelihood) == "Gaussian(outputs=2)"
+    assert model.likelihood.noise_log_var is model.noise_log_var
+    assert list(model.state_dict())[0] == "noise_log_var"
+    assert repr(models.MNFMLP((3, 2), noise_std=None).likelihood) == "Categorical()"
 
 
 @pytest.mark.parametrize(
@@ -123,6 +124,47 @@ def test_mnf_mlp_has_a_noise_for_every_output_or_none():
 def test_mnf_mlp_refuses_what_makes_no_network(arguments):
     with pytest.raises(ValueError, match="must be"):
         models.MNFMLP(**arguments)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_likelihood_of_an_image_model_is_categorical_and_no_layer(kind):
+    model = kind(SMALL)
+    assert isinstance(model.likelihood, likelihoods.Categorical)
+    assert "Categorical" not in repr(model)
+    model.likelihood = likelihoods.Bernoulli()  # one may say otherwise
+    assert isinstance(model.likelihood, likelihoods.Bernoulli)
+
+
+@pytest.mark.parametrize("geometry", [(2,), (1, 1), (1, 0, 2), (2, 1, 1, 2), (3, 2, 2, 1, False, "circular")])
+def test_the_plain_twin_of_a_dropout_convolution_has_its_geometry(geometry):
+    bias = not isinstance(geometry[-1], str)
+    named = dict(
+        zip(("stride", "padding", "dilation", "groups", "bias", "padding_mode"), geometry, strict=False)
+    )
+    layer, x = models.DropoutConv2d(2, 4, 3, **named, p=0.5), torch.rand(1, 2, 9, 9)
+    assert (layer.bias is not None) is bias
+    for z in torch.tensor([[[2.0, 0.0]], [[0.0, 2.0]], [[2.0, 2.0]]]):
+        layer.sample_z = lambda n, z=z: z
+        assert torch.allclose(layer.plain()(x), layer(x), atol=1e-6)
+
+
+def test_a_dropout_convolution_with_a_stride_has_the_plain_size():
+    layer = models.DropoutConv2d(2, 3, 3, 2, p=0.5)
+    assert layer(torch.rand(1, 2, 9, 9)).shape == layer.plain()(torch.rand(1, 2, 9, 9)).shape == (1, 3, 4, 4)
+
+
+def test_dropout_without_a_bias_has_plain_twins_and_predictions():
+    layer = models.DropoutLinear(3, 2, bias=False, p=0.5)
+    assert layer.plain().bias is None
+    assert layer.sample_weights(4)[1] is None
+    assert predict(layer, torch.rand(5, 3), 7, likelihoods.Gaussian()).shape == (7, 5, 2)
+
+
+def test_dropout_drops_features_along_their_own_axis():
+    layer = models.DropoutLinear(4, 4, bias=False, p=0.5)
+    nn.init.eye_(layer.weight)
+    y = layer(torch.ones(2, 4, 4))  # [batch, time, features]: one mask for all times of an example
+    assert torch.equal(y, y[:, :1].expand_as(y))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -137,9 +179,35 @@ def test_a_saved_model_loads_with_its_options(kind, tmp_path):
         assert torch.equal(loaded.state_dict()[name], tensor), name
 
 
-def test_save_refuses_a_model_it_could_not_load(tmp_path):
-    with pytest.raises(TypeError, match="got Linear"):
-        models.save(nn.Linear(1, 1), tmp_path / "m.safetensors")
+def test_a_saved_perceptron_loads_with_its_noise_and_activation(tmp_path):
+    model = models.MNFMLP((1, 4, 2), noise_std=0.3, activation=nn.Tanh, hidden=(7,))
+    models.save(model, tmp_path / "m.safetensors")
+    loaded = models.load(tmp_path / "m.safetensors")
+    assert repr(loaded) == repr(model)
+    assert torch.equal(loaded.noise_log_var, model.noise_log_var)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Linear(3, 2),
+        lambda: layers.bayesian(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten())),
+        lambda: models.MNFMLP((3, 2), activation=lambda: nn.Softplus(2.0)),
+        lambda: nn.Sequential(nn.Linear(3, 2), likelihoods.Gaussian(2)),
+    ],
+)
+def test_any_network_is_saved_and_loaded_into_one_made_in_the_same_way(make, tmp_path):
+    model, path = make(), tmp_path / "m.safetensors"
+    models.save(model, path)
+    with pytest.raises(ValueError, match=rf"weights of a {type(model).__name__}.*, into=network\)"):
+        models.load(path)
+    into = make()
+    assert models.load(path, into=into) is into
+    assert not into.training
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(into.state_dict()[name], tensor), name
+    with pytest.raises(ValueError, match="another model's than those of LeNet"):
+        models.load(path, into=models.LeNet(SMALL))
 
 
 def test_load_says_what_is_wrong_with_a_file(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from mnf_lite import layers, models, predict
+from mnf_lite import layers, likelihoods, models, predict
 from mnf_lite.prediction import FEW_INPUTS, INPUTS_AT_A_TIME, WEIGHTS_AT_A_TIME
 
 SMALL = (4, 6, 8, 5)
@@ -117,7 +117,8 @@ def test_regression_gives_draws_of_the_function_not_probabilities():
 
 
 def test_a_layer_alone_is_a_model():
-    assert predict(layers.MNFLinear(3, 2, bias=False), torch.rand(4, 3), n_samples=5).shape == (5, 4, 2)
+    p = predict(layers.MNFLinear(3, 2, bias=False), torch.rand(4, 3), 5, likelihoods.Categorical())
+    assert p.shape == (5, 4, 2)
 
 
 def test_groups_of_samples_join_without_a_gap():
@@ -153,11 +154,17 @@ X = torch.rand(2, 1, 28, 28)
         ([models.LeNet(SMALL), 3], X, 1, TypeError, "list of at least one, got LeNet, int$"),
         ("lenet", X, 1, TypeError, "list of at least one, got str$"),
         (None, X, 1, TypeError, "list of at least one, got NoneType$"),
-        (models.LeNet(SMALL), X.numpy(), 1, TypeError, "torch.float32.*got ndarray"),
+        (
+            models.LeNet(SMALL),
+            X.numpy(),
+            1,
+            TypeError,
+            "a tensor, or a dict.*got ndarray; tensors must be of torch.float32",
+        ),
         (models.LeNet(SMALL), X.byte(), 1, TypeError, "got torch.uint8"),
         (models.LeNet(SMALL), X.double(), 1, TypeError, "got torch.float64"),
         (models.LeNet(SMALL), X[:0], 1, ValueError, "at least one input"),
-        (models.MNFLeNet(SMALL), X[:, :, :5], 1, ValueError, r"\[B, 1, 28, 28\], got \[2, 1, 5, 28\]"),
+        (models.MNFLeNet(SMALL), X[:, :, :5], 1, ValueError, r"\[B, 1, 28, 28\], got \[1, 1, 5, 28\]"),
         (models.MNFMLP((3, 2)), torch.rand(2, 4), 3, ValueError, r"shape \[\.\.\., 3\], got \[1, 4\]"),
         (models.MNFMLP((3, 2)), torch.rand(99, 4), 3, ValueError, r"shape \[\.\.\., 3\], got \[1, 4\]"),
         ([models.LeNet((2, 2, 2)), models.LeNet((2, 2, 3))], X, 2, ValueError, r"agree.*\[2\] and \[3\]"),
@@ -180,18 +187,126 @@ def test_memory_stays_bounded_whatever_samples_and_inputs(model, inputs, samples
     """Beyond model and output under 512 MB, where all at once would take more than 1 GB."""
     script = f"""
         import resource, torch
-        from mnf_lite import layers, models, predict
+        from mnf_lite import layers, likelihoods, models, predict
 
         def peak():
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # MB
 
         model, x = {model}, torch.rand({inputs})
-        predict(model, x[:1], 1)
+        predict(model, x[:1], 1, likelihoods.Categorical())
         before = peak()
-        p = predict(model, x, {samples})
+        p = predict(model, x, {samples}, likelihoods.Categorical())
         print(peak() - before - p.nbytes / 2**20)
     """
     run = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True
     )
     assert float(run.stdout) < 512
+
+
+# ----------------------------------------------------------------------------- what the outputs mean, and x
+
+
+def test_nothing_is_guessed_from_a_shape():
+    """A converted regression network was once a classifier of one class, and a segmentation one of columns."""
+    x = torch.linspace(-1, 1, 64)[:, None]
+    network = layers.bayesian(nn.Sequential(nn.Linear(1, 16), nn.Tanh(), nn.Linear(16, 1)))
+    with pytest.raises(ValueError, match=r"Categorical\(\).*Gaussian\(\).*Bernoulli\(\) as likelihood"):
+        predict(network, x)
+    assert len(predict(network, x, 3, likelihoods.Gaussian()).unique()) > 64
+    with pytest.raises(
+        ValueError, match=r"at least two classes.*got \[1, 1\]; a single logit is for Bernoulli"
+    ):
+        predict(network, x, 3, likelihoods.Categorical())
+
+
+@pytest.mark.parametrize("convert", [layers.bayesian, lambda network: network])
+def test_classes_of_pixels_lie_along_axis_1_of_the_output(convert):
+    network = convert(nn.Conv2d(1, 3, 1))
+    p = predict(network, torch.randn(20, 1, 8, 8), 5, likelihoods.Categorical())
+    assert p.shape == (5, 20, 3, 8, 8)
+    assert torch.allclose(p.sum(2), torch.ones(5, 20, 8, 8))
+
+
+def test_one_logit_is_a_probability():
+    p = predict(layers.bayesian(nn.Linear(3, 1)), torch.randn(4, 3), 6, likelihoods.Bernoulli())
+    assert p.shape == (6, 4, 1)
+    assert ((p > 0) & (p < 1)).all()
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda model: nn.Sequential(nn.Identity(), model, nn.Dropout(0.5)),
+        nn.DataParallel,
+        lambda model: nn.DataParallel(nn.Sequential(model)),
+        lambda model: torch.compile(model, backend="eager"),
+        lambda model: nn.Sequential(torch.compile(model, backend="eager")),
+    ],
+    ids=["Sequential", "DataParallel", "both", "compile", "compile in Sequential"],
+)
+def test_a_likelihood_is_found_inside_wrappers(wrap):
+    model, x = models.MNFMLP((3, 2)), torch.rand(4, 3)
+    torch.manual_seed(0)
+    expected = predict(model, x, 3)
+    torch.manual_seed(0)
+    assert torch.equal(predict(wrap(model), x, 3), expected)
+
+
+class Words(nn.Module):
+    """Tokens and their mask in a dict or a pair; logits of two classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.last = nn.Embedding(7, 4), layers.MNFLinear(4, 2)
+        self.likelihood = likelihoods.Categorical()
+
+    def forward(self, x):
+        ids, mask = (x["ids"], x["mask"]) if isinstance(x, dict) else x
+        return self.last((self.table(ids) * mask[..., None]).sum(1) / mask.sum(1, keepdim=True))
+
+
+@pytest.mark.parametrize("size", [3, INPUTS_AT_A_TIME + 5])
+def test_inputs_may_be_tokens_dicts_and_tuples(size):
+    model, ids, mask = Words(), torch.randint(7, (size, 5)), torch.ones(size, 5)
+    torch.manual_seed(0)
+    p = predict(model, {"ids": ids, "mask": mask}, 4)
+    assert p.shape == (4, size, 2)
+    torch.manual_seed(0)
+    assert torch.equal(predict(model, (ids, mask), 4), p)
+
+
+def test_a_single_example_is_told_from_a_batch():
+    network = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2))
+    for meaning in (likelihoods.Categorical(), likelihoods.Gaussian()):
+        with pytest.raises(ValueError, match="does not take x of shape"):
+            predict(network, torch.rand(3), likelihood=meaning)
+    convolution = nn.Conv2d(3, 2, 3)  # torch takes [3, 9, 9] as one image, and its rows as channels
+    with pytest.raises(ValueError, match="does not take x of shape"):
+        predict(convolution, torch.rand(3, 9, 9), likelihood=likelihoods.Categorical())
+    with pytest.raises(ValueError, match=r"needs a batch axis: x\[None\]"):
+        predict(nn.Linear(1, 1), torch.rand(1), likelihood=likelihoods.Gaussian())
+    with pytest.raises(ValueError, match=r"gives shape \[4, 9, 9\].*needs a batch axis: x\[None\]"):
+        predict(nn.Conv2d(1, 4, 1), torch.rand(1, 9, 9), likelihood=likelihoods.Categorical())
+
+
+def test_a_model_is_neither_copied_nor_run_again_after_an_error_of_its_own():
+    calls = []
+
+    class Tired(nn.Linear):
+        def forward(self, x):
+            calls.append(len(x))
+            if len(calls) == 2:
+                raise RuntimeError("no memory left")
+            return super().forward(x)
+
+    with pytest.raises(RuntimeError, match="^no memory left$"):
+        predict(Tired(3, 2), torch.rand(5, 3), likelihood=likelihoods.Categorical())
+    assert calls == [1, 5]
+
+
+def test_the_mode_of_every_layer_is_left_as_it_was():
+    network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2).eval(), nn.Dropout()).train()
+    network[1].eval()
+    predict(network, torch.rand(4, 3), 2, likelihoods.Gaussian())
+    assert [layer.training for layer in network] == [True, False, True]
