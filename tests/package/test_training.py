@@ -462,6 +462,7 @@ def in_one_process_and_two(tmp_path_factory):
             capture_output=True,
             text=True,
             env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": ROOT},
+            timeout=300,
         )
         assert process.returncode == 0, process.stderr
         found += [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
