@@ -122,7 +122,8 @@ def reliability_curve(probabilities: Tensor, labels: Tensor, n_bins: int = 15) -
         Guo et al. (2017), section 2, https://arxiv.org/abs/1706.04599.
 
     Example:
-        >>> curve = reliability_curve(torch.tensor([[0.25, 0.75], [0.5, 0.5]]), torch.tensor([1, 1]), n_bins=2)
+        >>> p = torch.tensor([[0.25, 0.75], [0.5, 0.5]])
+        >>> curve = reliability_curve(p, torch.tensor([1, 1]), n_bins=2)
         >>> curve.counts.tolist()
         [1, 1]
     """
