@@ -203,7 +203,8 @@ class _Dropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output of each example under a mask of its own."""
-        if x.ndim < 2 or x.shape[self.axis] != self.features:
+        fits = x.ndim >= 2 if self.axis == -1 else x.ndim == 4
+        if not fits or x.shape[self.axis] != self.features:
             shape = "[batch, ..., {}]" if self.axis == -1 else "[batch, {}, height, width]"
             expected = shape.format(self.features)
             raise ValueError(f"{type(self).__name__} expects input of shape {expected}, got {list(x.shape)}")

@@ -391,7 +391,7 @@ def test_a_folder_that_cannot_be_made_stops_the_run_before_it_starts(tmp_path):
     assert same(state(network), before)
 
 
-# ------------------------------------------------------------------ optimizers, rates, priors, parts of the KL
+# ----------------------------------------------------------------- optimizers, rates, priors, parts of the KL
 
 
 def rates(monkeypatch, **options):
@@ -477,8 +477,7 @@ def test_any_optimizer_continues_equal_to_the_bit(make, tmp_path):
         ({"decay": 0.0}, "decay 0.5, not 0.0"),
         ({"epochs": 3}, "epochs 2, not 3"),  # the decay would have come later
         ({"lr_log_var": 0.1}, "lr_log_var 0.01, not 0.1"),
-        ({"optimizer": torch.optim.SGD}, "optimizer None, not SGD"),
-        ({"likelihood": likelihoods.Bernoulli()}, "labels|y must"),
+        ({"optimizer": torch.optim.SGD}, r"optimizer None, not SGD \("),
     ],
 )
 def test_a_checkpoint_of_other_rates_is_refused(change, message, tmp_path):
@@ -522,8 +521,7 @@ class Jittered(Dataset):
         return 60
 
     def __getitem__(self, i):
-        x, y = bars().tensors
-        return x[i] * (0.5 + torch.rand(())), y[i]
+        return X[i % 8] * (0.5 + torch.rand(())), Y[i % 8]
 
 
 @pytest.mark.parametrize(
@@ -545,7 +543,7 @@ def test_augmentation_and_shuffling_continue_equal_to_the_bit(make, tmp_path):
 
 def test_a_loader_gives_the_number_of_examples_and_batches(monkeypatch):
     loader = DataLoader(bars(), 10, drop_last=True)
-    assert len(run(model(), loader, validation=loader).val_nll) == 2
+    assert len(run(model(), loader, batch_size=10, validation=loader).val_nll) == 2
 
     class Bare:
         def __len__(self):
@@ -554,7 +552,7 @@ def test_a_loader_gives_the_number_of_examples_and_batches(monkeypatch):
         def __iter__(self):
             return iter(loader)
 
-    with pytest.raises(ValueError, match="Bare does not say how many examples.*kl_weight=1/N"):
+    with pytest.raises(ValueError, match=r"Bare does not say how many examples.*kl_weight=1/N"):
         run(model(), Bare())
     run(model(), Bare(), kl_weight=1 / 60)
 
