@@ -1,4 +1,4 @@
-"""Data of the book: images of digits and garments, densities on the plane and their exact entropies."""
+"""Data sets of the book: images of digits and garments, densities on the plane with their exact entropies."""
 
 import os
 import socket
@@ -45,7 +45,7 @@ _SILENCE = 10.0  # seconds without an answer after which a server counts as unre
 
 
 def mnist(split: str, root: str | Path | None = None) -> TensorDataset:
-    """Handwritten digits 0 to 9: 60,000 images for training, 10,000 for testing.
+    """Return MNIST, handwritten digits 0 to 9: 60,000 images for training, 10,000 for testing.
 
     Args:
         split: ``"train"`` or ``"test"``.
@@ -58,33 +58,38 @@ def mnist(split: str, root: str | Path | None = None) -> TensorDataset:
     Raises:
         ValueError: an unknown split, or a file that is damaged, cut off or holds something else.
         FileNotFoundError: the files are missing and the download failed.
+        ModuleNotFoundError: torchvision is not installed.
 
     Source:
-        LeCun, Bottou, Bengio and Haffner (1998).
+        LeCun et al. (1998), *Gradient-based learning applied to document recognition*,
+        https://doi.org/10.1109/5.726791
+
+    Example:
+        >>> images, labels = mnist("test").tensors  # doctest: +SKIP
     """
     return _image_set("MNIST", split, root)
 
 
 def fashion_mnist(split: str, root: str | Path | None = None) -> TensorDataset:
-    """Ten kinds of garment in MNIST's format; arguments, result and errors as in :func:`mnist`.
+    """Return Fashion-MNIST, ten kinds of garment; arguments, result and errors as in :func:`mnist`.
 
     Source:
-        Xiao, Rasul and Vollgraf (2017), ``arXiv:1708.07747``.
+        Xiao et al. (2017), https://arxiv.org/abs/1708.07747
     """
     return _image_set("FashionMNIST", split, root)
 
 
 def kmnist(split: str, root: str | Path | None = None) -> TensorDataset:
-    """Ten cursive Japanese characters in MNIST's format; arguments, result and errors as in :func:`mnist`.
+    """Return KMNIST, ten cursive Japanese characters; arguments, result and errors as in :func:`mnist`.
 
     Source:
-        Clanuwat et al. (2018), ``arXiv:1812.01718``.
+        Clanuwat et al. (2018), https://arxiv.org/abs/1812.01718
     """
     return _image_set("KMNIST", split, root)
 
 
 def digits(split: str) -> TensorDataset:
-    """The 1,797 handwritten 8x8 digits of scikit-learn, drawn like MNIST's: no file, no network.
+    """Return the 1,797 handwritten 8x8 digits of scikit-learn, drawn like MNIST's: no file, no network.
 
     Each digit is scaled to 20x20, its centre of mass put into the middle of 28x28 black pixels.  A quarter,
     the same at every call and with all classes alike, is for testing: 1,347 and 450 images.  Both parts come
@@ -98,9 +103,16 @@ def digits(split: str) -> TensorDataset:
 
     Raises:
         ValueError: an unknown split.
+        ModuleNotFoundError: scikit-learn is not installed.
 
     Source:
-        Alpaydin and Kaynak (1998), UCI optical recognition of handwritten digits.
+        Alpaydin and Kaynak (1998), *Optical recognition of handwritten digits*,
+        https://doi.org/10.24432/C50P49
+
+    Example:
+        >>> images, labels = digits("test").tensors
+        >>> images.shape, labels.unique().tolist()
+        (torch.Size([450, 1, 28, 28]), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
     """
     _check_split(split)
     raw = sklearn("datasets").load_digits()
@@ -111,7 +123,7 @@ def digits(split: str) -> TensorDataset:
 
 
 def mnist_or_digits(split: str, root: str | Path | None = None) -> tuple[TensorDataset, str]:
-    """MNIST where its files are on disk, else :func:`digits`; never asks the network.
+    """Return MNIST where its files are on disk, else :func:`digits`; never asks the network.
 
     Args:
         split: ``"train"`` or ``"test"``.
@@ -122,6 +134,10 @@ def mnist_or_digits(split: str, root: str | Path | None = None) -> tuple[TensorD
 
     Raises:
         ValueError: as in :func:`mnist`; a damaged file is not silently replaced.
+
+    Example:
+        >>> mnist_or_digits("test", root="a folder without MNIST")[1]
+        'digits'
     """
     _check_split(split)
     # Both splits or neither: a model trained on one set must not be tested on the other.
@@ -227,18 +243,28 @@ class Density2D:
     Args:
         box: left, right, bottom and top of a rectangle outside of which the mass is below 1e-12.
         step: distance of the points at which integrals over the box are taken.
+
+    Example:
+        >>> x = moons(128)
+        >>> x.shape, moons.log_prob(x).shape
+        (torch.Size([128, 2]), torch.Size([128]))
+        >>> round(checkerboard.entropy(), 6) == round(log(8), 6)  # uniform on eight squares of area 1
+        True
     """
 
     box: tuple[float, float, float, float]
     step: float
 
     def __call__(self, n: int, seed: int = 0) -> Tensor:
-        """Draw ``n`` points: float32 ``[n, 2]``."""
+        """Draw ``n`` points, float32 ``[n, 2]``."""
         _check_count(n)
         return self._draw(n, torch.Generator().manual_seed(seed)).float()
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density in nats, all constants included: ``x [..., 2] -> [...]``, computed in float64.
+        """Return the log-density in nats, all constants included, computed in float64.
+
+        Shape:
+            ``x [..., 2] -> [...]``, in the dtype of ``x``.
 
         Raises:
             TypeError: ``x`` is not a floating-point tensor.
@@ -253,7 +279,7 @@ class Density2D:
         return torch.cat(pieces).reshape(x.shape[:-1]).to(x.dtype)
 
     def entropy(self) -> float:
-        r"""Entropy in nats: the lowest expected negative log-likelihood that any model can reach.
+        r"""Return the entropy in nats: the lowest expected negative log-likelihood of any model.
 
         .. math:: H = -\int p(x) \log p(x)\, dx
         """
@@ -353,7 +379,7 @@ class _Checkerboard(Density2D):
 
 @dataclass(frozen=True, eq=False)
 class Energy2D(Density2D):
-    r"""A density with an energy U from table 1 of VI-NF.
+    r"""A density with an energy U of Rezende and Mohamed (2015).
 
     .. math:: p(x) = e^{-U(x)} / Z
 
@@ -368,13 +394,18 @@ class Energy2D(Density2D):
         formula: U before that term, of the two coordinates.
 
     Source:
-        Rezende and Mohamed (2015), ``arXiv:1505.05770``.
+        Rezende and Mohamed (2015), table 1, https://arxiv.org/abs/1505.05770
+
+    Example:
+        >>> x = energy1(3)
+        >>> bool((energy1.log_prob(x) + energy1.energy(x) + energy1.log_normaliser).abs().max() < 1e-5)
+        True
     """
 
     formula: Callable[[Tensor, Tensor], Tensor]
 
     def energy(self, x: Tensor) -> Tensor:
-        """U, the negative logarithm of the density without its constant: ``x [..., 2] -> [...]``."""
+        """Return U, the negative logarithm of the density without its constant: ``x [..., 2] -> [...]``."""
         beyond = (x[..., 0].abs() - 4).relu()
         return self.formula(x[..., 0], x[..., 1]) + _bowl(beyond, 0.4)
 
@@ -477,7 +508,7 @@ energy4 = Energy2D((-7.5, 7.5, -7.5, 5.0), 0.05, _u4)
 
 
 def siggraph(n: int, seed: int = 0, root: str | Path | None = None) -> Tensor:
-    """``n`` of the 9,800 points that spell SIGGRAPH, drawn with replacement and centred, float32 ``[n, 2]``.
+    """Draw from the 9,800 centred points that spell SIGGRAPH, with replacement.
 
     There is no density behind them, so there is no ``log_prob`` and no entropy.
 
@@ -486,12 +517,19 @@ def siggraph(n: int, seed: int = 0, root: str | Path | None = None) -> Tensor:
         seed: of the draw.
         root: folder that holds ``Siggraph/siggraph.npy``; else as in :func:`mnist`, but never downloaded.
 
+    Returns:
+        float32 ``[n, 2]``.
+
     Raises:
         ValueError: ``n`` below 1, or a file that is damaged or holds something else.
         FileNotFoundError: the file is missing.
 
     Source:
-        Jang (2018), github.com/ericjang/normalizing-flows-tutorial.
+        Jang (2018), https://github.com/ericjang/normalizing-flows-tutorial
+
+    Example:
+        >>> siggraph(500).shape  # doctest: +SKIP
+        torch.Size([500, 2])
     """
     _check_count(n)
     path = _resolve(root) / "Siggraph" / "siggraph.npy"

@@ -17,15 +17,23 @@ from torch import Tensor
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Gives a temporary path in the same folder and renames it to `path` if the block succeeds.
+    """Give a temporary path in the same folder and rename it to ``path`` if the block succeeds.
 
-    A rename within a folder is atomic: whoever reads `path` sees the old file or the new one, never a part.
+    A rename within a folder is atomic: whoever reads ``path`` sees the old file or the new one, never a part.
 
     Args:
         path: the file to write; missing folders are made.
 
     Raises:
-        OSError: the folder cannot be made or written, the disk is full. The old file is then intact.
+        OSError: the folder cannot be made or written, or the disk is full. The old file is then intact.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     with replacing(f"{folder}/log.txt") as half:
+        ...         n = half.write_text("whole")
+        ...     Path(folder, "log.txt").read_text()
+        'whole'
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.part")  # one name: what a killed process left is overwritten
@@ -42,15 +50,23 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def save_json(path: str | Path, content: Any, indent: int | None = 1) -> None:
-    """Writes a JSON file, atomically.
+    """Write a JSON file, atomically.
 
     Args:
         path: the file to write.
         content: whatever JSON can hold.
-        indent: spaces of each level; None writes one line.
+        indent: spaces of each level; ``None`` writes one line.
 
     Raises:
-        OSError: as `replacing`.
+        OSError: as :func:`replacing`.
+        TypeError: ``content`` holds what JSON cannot.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     save_json(f"{folder}/log.json", {"loss": 0.5})
+        ...     json.loads(Path(folder, "log.json").read_text())
+        {'loss': 0.5}
     """
     text = json.dumps(content, indent=indent, ensure_ascii=False) + "\n"
     with replacing(path) as temporary:
@@ -58,7 +74,12 @@ def save_json(path: str | Path, content: Any, indent: int | None = 1) -> None:
 
 
 def difference(before: Mapping[str, Any], run: Mapping[str, Any]) -> str:
-    """The first setting of ``run`` that was another one ``before``, in words; empty where all agree."""
+    """Say which setting of ``run`` was another one ``before``, the first of them; nothing where all agree.
+
+    Example:
+        >>> difference({"lr": 0.1, "seed": 0}, {"lr": 0.01, "seed": 0})
+        'lr 0.1, not 0.01'
+    """
     for name, value in run.items():
         if before.get(name) != value:
             return f"{name} {before.get(name)}, not {value}"
@@ -66,7 +87,12 @@ def difference(before: Mapping[str, Any], run: Mapping[str, Any]) -> str:
 
 
 def circumstances() -> dict[str, Any]:
-    """What else the figures of a run depend on: versions, machine, day."""
+    """Return what else the results of a run depend on: versions, machine and date.
+
+    Example:
+        >>> sorted(circumstances())
+        ['date', 'machine', 'versions']
+    """
     packages = {name: version(name) for name in ("torch", "numpy")}
     threads = torch.get_num_threads()
     return {
@@ -85,7 +111,7 @@ def _processor() -> str:
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Writes tensors and JSON metadata to one safetensors file, atomically.
+    """Write tensors and JSON metadata to one safetensors file, atomically.
 
     Args:
         path: the file to write.
@@ -93,7 +119,17 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapp
         metadata: whatever JSON can hold.
 
     Raises:
-        OSError: as `replacing`.
+        OSError: as :func:`replacing`.
+
+    Source:
+        The format: https://huggingface.co/docs/safetensors
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     save_tensors(f"{folder}/run.safetensors", {"w": torch.ones(2)}, {"seed": 0})
+        ...     load_tensors(f"{folder}/run.safetensors")
+        ({'w': tensor([1., 1.])}, {'seed': 0})
     """
     # Cloned: safetensors refuses tensors that share memory.
     whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
@@ -102,10 +138,10 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapp
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Reads what `save_tensors` wrote.
+    """Read what :func:`save_tensors` wrote; its example shows both.
 
     Args:
-        path: a file written by `save_tensors`.
+        path: a file written by :func:`save_tensors`.
 
     Returns:
         The tensors by name, on the CPU, and the metadata.

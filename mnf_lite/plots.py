@@ -46,7 +46,13 @@ Bounds = tuple[tuple[float, float], tuple[float, float]]
 
 
 def style() -> None:
-    """Set the book's look for every figure that follows; a chapter calls it once."""
+    """Set the book's look for every figure that follows; a chapter calls it once.
+
+    Example:
+        >>> style()
+        >>> plt.rcParams["figure.facecolor"]
+        '#FFFFFF'
+    """
     plt.rcParams.update(
         {
             "axes.prop_cycle": cycler(color=PALETTE),
@@ -73,6 +79,14 @@ def rotate(images: Tensor, angles: Sequence[float]) -> Tensor:
 
     Returns:
         ``[A, ..., H, H]``, dtype of the images; turns by multiples of 90° only move pixels.
+
+    Raises:
+        ValueError: the images are not square.
+
+    Example:
+        >>> rotate(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), [90]).round()
+        tensor([[[2., 4.],
+                 [1., 3.]]])
     """
     if images.ndim < 2 or images.shape[-1] != images.shape[-2]:
         raise ValueError(f"images must be square, [..., H, H]; got shape {list(images.shape)}")
@@ -97,6 +111,12 @@ def density(
         log_prob: ``[n, 2] -> [n]``, nats.
         bounds: ``((x1 from, to), (x2 from, to))``.
         resolution: cells along each side.
+
+    Raises:
+        ValueError: ``log_prob`` does not answer with one number for each point.
+
+    Example:
+        >>> density(plt.subplots()[1], lambda x: -x.square().sum(-1), resolution=20)
     """
     sides = [low + (high - low) * (torch.arange(resolution) + 0.5) / resolution for low, high in bounds]
     cells = torch.cartesian_prod(*sides)  # [resolution², 2], x1 slowest
@@ -112,7 +132,20 @@ def density(
 def points(
     ax: Axes, x: ArrayLike | Tensor, colour: ArrayLike | Tensor | None = None, size: float = 4
 ) -> None:
-    """Scatter ``x [n, 2]``, coloured by ``colour [n]``, by default its first coordinate."""
+    """Scatter points of the plane, each in a colour of its own.
+
+    Args:
+        ax: the panel.
+        x: ``[n, 2]``.
+        colour: ``[n]``, by default the first coordinate.
+        size: of a point, in square points.
+
+    Raises:
+        ValueError: not one value of colour for each point.
+
+    Example:
+        >>> points(plt.subplots()[1], torch.randn(10, 2))
+    """
     x = _array(x, "x", 2, last=2)
     shade = x[:, 0] if colour is None else _array(colour, "colour", 1)
     if len(shade) != len(x):
@@ -124,7 +157,7 @@ def points(
 def point_flow(
     states: Sequence[Tensor], names: Sequence[str] | None = None, colour: ArrayLike | Tensor | None = None
 ) -> Figure:
-    """Points carried through a flow, one panel after each layer: every point keeps its colour.
+    """Draw points carried through a flow, one panel after each layer: every point keeps its colour.
 
     All panels share their limits, which hold 99 % of all points along each side.
 
@@ -132,6 +165,14 @@ def point_flow(
         states: ``[n, 2]`` each, from ``Compose.trace(z)`` or ``Compose.trace_inverse(x)``.
         names: title of each panel; by default *start*, *layer 1*, ...
         colour: ``[n]``, by default the first coordinate at the start.
+
+    Raises:
+        ValueError: no state, a state that is not ``[n, 2]``, or not a name for each.
+
+    Example:
+        >>> z = torch.randn(10, 2)
+        >>> [ax.get_title() for ax in point_flow([z, 2 * z]).axes]
+        ['start', 'layer 1']
     """
     arrays = [_array(state, "every state", 2, last=2) for state in states]
     if names is None:
@@ -151,13 +192,18 @@ def point_flow(
 
 
 def grid_flow(flow: Flow, x: Tensor, bound: float = 3.0, lines: int = 25) -> Figure:
-    """A coloured grid of z bent by ``forward`` into data space, beside a grid of x bent by ``inverse``.
+    """Draw a grid of z bent by ``forward`` into data space, beside a grid of x bent by ``inverse``.
 
     Args:
         flow: of two dimensions.
         x: data ``[n, 2]``, black in both panels: as they are on the left, as z on the right.
         bound: the grid of z covers ``[-bound, bound]²``; that of x is the square around the data.
         lines: lines of the grid in each direction.
+
+    Example:
+        >>> from mnf_lite.flows import AffineCoupling
+        >>> [ax.get_title() for ax in grid_flow(AffineCoupling(2), torch.randn(10, 2), lines=3).axes]
+        ['z → x', 'x → z']
     """
     data = _array(x, "x", 2, last=2)
     with torch.no_grad():
@@ -193,15 +239,26 @@ def rotation(
     true_label: int | None = None,
     labels: Sequence[str] | None = None,
 ) -> Figure:
-    """One panel for each angle: class probabilities as violins over the samples, or bars, the image inset.
+    """Draw a panel for each angle: class probabilities as violins over the samples, or bars.
+
+    The image that was shown stands inset.
 
     Args:
         probabilities: ``[A, S, C]``, or ``[A, C]`` for a model that does not sample. Where all samples are
             equal the panel shows bars.
-        images: ``[A, 1, H, H]`` or ``[A, H, H]``, as `rotate` returns them.
+        images: ``[A, 1, H, H]`` or ``[A, H, H]``, as :func:`rotate` returns them.
         angles: degrees, ``A`` of them.
         true_label: class to shade.
         labels: names of the classes, by default their numbers.
+
+    Raises:
+        ValueError: not as many probabilities and images as angles, or no probabilities.
+
+    Example:
+        >>> images = rotate(torch.rand(28, 28), [0, 90])
+        >>> figure = rotation(torch.rand(2, 50, 10).softmax(-1), images, [0, 90], true_label=9)
+        >>> [ax.get_title() for ax in figure.axes if ax.get_title()]
+        ['0°', '90°']
     """
     p = _array(probabilities, "probabilities", 2, 3)
     pictures = _array(images, "images", 3, 4)
@@ -226,13 +283,21 @@ def rotation_frame(
     true_label: int | None = None,
     labels: Sequence[str] | None = None,
 ) -> Figure:
-    """One image and what several models say of it, side by side: a frame for a slider.
+    """Draw one image and what several models say of it, side by side: a frame for a slider.
 
     Args:
-        probabilities: name of each model -> ``[S, C]`` or ``[C]``, drawn as in `rotation`.
+        probabilities: name of each model -> ``[S, C]`` or ``[C]``, drawn as in :func:`rotation`.
         image: ``[1, H, H]`` or ``[H, H]``.
         true_label: class to shade.
         labels: names of the classes, by default their numbers.
+
+    Raises:
+        ValueError: no model, more than there are colours, or no probabilities.
+
+    Example:
+        >>> p = {"LeNet": torch.ones(10) / 10, "MNF-LeNet": torch.rand(50, 10).softmax(-1)}
+        >>> [ax.get_title() for ax in rotation_frame(p, torch.rand(28, 28)).axes]
+        ['', 'LeNet', 'MNF-LeNet']
     """
     if not 1 <= len(probabilities) <= len(PALETTE):
         raise ValueError(f"rotation_frame shows 1 to {len(PALETTE)} models; got {len(probabilities)}")
@@ -255,7 +320,7 @@ def rotation_frame(
 def curves(
     ax: Axes, x: ArrayLike | Tensor, values: Mapping[str, ArrayLike | Tensor], *, xlabel: str, ylabel: str
 ) -> None:
-    """A line for each name; over several runs their mean, with a band of one standard deviation.
+    """Draw a line for each name; over several runs their mean, with a band of one standard deviation.
 
     Args:
         ax: the panel.
@@ -263,6 +328,15 @@ def curves(
         values: name -> ``[N]``, or ``[runs, N]``.
         xlabel: quantity and unit, such as *angle (degrees)*.
         ylabel: quantity and unit, such as *entropy (nats)*.
+
+    Raises:
+        ValueError: values that do not fit ``x``.
+
+    Example:
+        >>> ax = plt.subplots()[1]
+        >>> curves(ax, [0, 90], {"LeNet": [0.1, 1.0]}, xlabel="angle (degrees)", ylabel="entropy (nats)")
+        >>> len(ax.lines)
+        1
     """
     x = _array(x, "x", 1)
     for (name, y), colour in zip(values.items(), PALETTE, strict=False):
@@ -276,7 +350,20 @@ def curves(
 
 
 def history(histories: Mapping[str, History] | History) -> Figure:
-    """Training curves of one run, or of runs by name, as far as they were recorded; validation dashed."""
+    """Draw the training curves of one run, or of runs by name, as far as they were recorded.
+
+    Args:
+        histories: what :func:`.fit` returned; validation is dashed.
+
+    Raises:
+        ValueError: no run of at least one epoch.
+
+    Example:
+        >>> from mnf_lite import data, fit, models
+        >>> run = fit(models.LeNet((2, 2, 8, 10)), data.digits("test"), epochs=1, progress=False)
+        >>> [ax.get_ylabel() for ax in history(run).axes if ax.get_ylabel()]
+        ['loss (nats per example)', '− log-likelihood (nats)', 'accuracy']
+    """
     histories = {"this run": histories} if isinstance(histories, History) else histories
     panels = {
         "loss": "loss (nats per example)",
@@ -305,7 +392,7 @@ def history(histories: Mapping[str, History] | History) -> Figure:
 def reliability(
     ax: Axes, probabilities: ArrayLike | Tensor, labels: ArrayLike | Tensor, name: str = "", bins: int = 15
 ) -> None:
-    """Accuracy against confidence, by :func:`.reliability_curve`; on the diagonal a model is calibrated.
+    """Draw accuracy against confidence; on the diagonal a model is calibrated.
 
     Args:
         ax: the panel.
@@ -313,6 +400,12 @@ def reliability(
         labels: ``[B]``, the true classes.
         name: of the model, for the legend of several calls on one panel.
         bins: equal parts of [0, 1].
+
+    Source:
+        Guo et al. (2017), figure 1, https://arxiv.org/abs/1706.04599
+
+    Example:
+        >>> reliability(plt.subplots()[1], torch.rand(20, 3).softmax(-1), torch.arange(20) % 3)
     """
     curve = reliability_curve(torch.as_tensor(probabilities), torch.as_tensor(labels), bins)
     used, shares = curve.counts > 0, curve.counts / curve.counts.sum()
@@ -327,11 +420,19 @@ def reliability(
 
 
 def cumulative_entropy(ax: Axes, entropies: Mapping[str, ArrayLike | Tensor]) -> None:
-    """Fraction of images whose predictive entropy is at most the value below; the unfamiliar lie right.
+    """Draw the fraction of images whose predictive entropy is at most the value below.
+
+    The curve of unfamiliar images should lie to the right.
 
     Args:
         ax: the panel.
         entropies: name of each data set or model -> ``[N]``, nats.
+
+    Source:
+        Louizos and Welling (2017), figure 3, https://arxiv.org/abs/1703.01961
+
+    Example:
+        >>> cumulative_entropy(plt.subplots()[1], {"MNIST": torch.rand(10), "KMNIST": 1 + torch.rand(10)})
     """
     for (name, values), colour in zip(entropies.items(), PALETTE, strict=False):
         ax.ecdf(_array(values, f"entropies of {name}", 1), color=colour, label=name)

@@ -36,7 +36,7 @@ def frames(
 
     The first choice becomes a slider, every further one a menu.
     One slider drives the frames of all menus, so its value stays when a menu changes.
-    The join is made by `jslink` to `Stack.selected_index`: it lives in the page and needs no kernel.
+    The join is made by ``jslink`` to ``Stack.selected_index``: it lives in the page and needs no kernel.
 
     Args:
         draw: ``draw(*values) -> Figure``, one value per choice, in their order; all figures of one size.
@@ -48,14 +48,24 @@ def frames(
         live: finer values of the first choice. With a kernel behind the page a second slider appears at the
             first move and draws them on demand; on a page without one it never appears.
 
+    Returns:
+        The controls and, below them, the frame that they choose.
+
     Raises:
         ValueError: no choice, a slider of fewer than two values or that starts beyond them, a menu without
             any, a label twice, an empty alternative text, figures of different sizes.
-        TypeError: `draw` returned something that is not a `Figure`.
+        TypeError: ``draw`` returned something that is not a ``Figure``.
 
     Example:
-        >>> frames(turn, {"angle": {"0°": 0, "90°": 90}, "digit": [6, 9]},
-        ...        alt=lambda angle, digit: f"A {digit} turned by {angle} degrees")
+        >>> def turn(angle, digit):
+        ...     figure, ax = plt.subplots()
+        ...     ax.text(0, 0, str(digit), rotation=angle)
+        ...     return figure
+        >>> def describe(angle, digit):
+        ...     return f"A {digit} turned by {angle} degrees"
+        >>> box = frames(turn, {"angle": {"0°": 0, "90°": 90}, "digit": [6, 9]}, alt=describe)
+        >>> len(box.children[1].children)  # a stack for each digit
+        2
     """
     if not choices:
         raise ValueError("frames needs at least one choice, such as {'angle': [0, 90, 180]}; got none")

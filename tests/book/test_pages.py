@@ -11,13 +11,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from tools import build_book, chapters, page_assets
 from tools.shoot import chromium, find_chromium, settle
 
 LARGEST = 1_500_000  # bytes of a page and its own pictures
 PHONE = 390
+PAPER = 657  # CSS pixels of A4 within margins of 18 mm
 LOCAL = (None, "127.0.0.1")  # hosts of a file and of the test's own server
 
 
@@ -258,3 +259,53 @@ def test_play_button_moves_the_slider(book: Path, root: str, visit: Visit) -> No
             arg=[figure.element_handle(), before],
         )
         assert visit.complaints == []
+
+
+def test_sliders_buttons_and_folded_cells_have_names_and_values_in_words(book: Path, visit: Visit) -> None:
+    with_slider = [name for name in PAGES if "SelectionSliderModel" in (book / f"{name}.html").read_text()]
+    for name in with_slider:
+        visit.page.goto((book / f"{name}.html").as_uri())
+        settle(visit.page)
+        for slider in visit.page.locator(".widget-slider").all():
+            handle, words = slider.locator(".noUi-handle").first, slider.locator(".widget-readout").first
+            expect(handle).to_have_attribute("aria-label", slider.locator(".widget-label").inner_text())
+            expect(handle).to_have_attribute("aria-valuetext", words.inner_text())
+            before = words.inner_text()
+            handle.press("ArrowRight" if handle.get_attribute("aria-valuenow") == "0.0" else "ArrowLeft")
+            expect(words).not_to_have_text(before)
+            expect(handle).to_have_attribute("aria-valuetext", words.inner_text())
+        unnamed = visit.page.locator(".widget-play button:not([aria-label])")
+        expect(unnamed).to_have_count(0)
+        hidden = visit.page.locator('summary[aria-label="Toggle hidden content"]')
+        expect(hidden).to_have_count(0)
+
+
+def test_moved_slider_announces_its_picture_by_the_alternative_text(book: Path, visit: Visit) -> None:
+    name = next(name for name in PAGES if "SelectionSliderModel" in (book / f"{name}.html").read_text())
+    visit.page.goto((book / f"{name}.html").as_uri())
+    settle(visit.page)
+    figure = visit.page.locator(".widget-subarea", has=visit.page.locator(".widget-slider")).first
+    figure.locator(".noUi-handle").first.press("ArrowRight")
+    shown = figure.locator("img").locator("visible=true").first
+    expect(figure.get_by_role("status")).to_have_text(shown.get_attribute("alt") or "no alternative text")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_on_paper_cuts_nothing_and_is_black_on_white(name: str, book: Path, browser: Browser) -> None:
+    visit = Visit(browser, width=PAPER)
+    visit.page.add_init_script("localStorage.setItem('mode', 'dark'); localStorage.setItem('theme', 'dark')")
+    visit.page.goto((book / f"{name}.html").as_uri())
+    settle(visit.page)
+    visit.page.emulate_media(media="print")
+    cut = visit.page.evaluate(
+        """() => [...document.querySelectorAll('article :is(pre, table, .cell_output, figure)')]
+            .filter(e => e.offsetParent)
+            .filter(e => e.scrollWidth > e.clientWidth + 1 || e.getBoundingClientRect().right > innerWidth).map(e => e.outerHTML.slice(0, 120))"""
+    )
+    colours = visit.page.evaluate(
+        """() => [getComputedStyle(document.body).backgroundColor,
+            getComputedStyle(document.querySelector('article p')).color]"""
+    )
+    visit.page.close()
+    assert cut == [], f"{name}: cut at the right margin of the paper"
+    assert colours == ["rgb(255, 255, 255)", "rgb(0, 0, 0)"], f"{name}: dark mode is printed as it is"
