@@ -195,10 +195,12 @@ def main() -> None:
 
     done = json.loads(args.progress.read_text(encoding="utf-8")) if args.progress.exists() else {}
     for part, names in PARTS.items():
-        if any(slip.part == part and key(slip) not in done for slip in sample):
-            came = outcome(None, [f"tests/package/{name}.py" for name in names])
-            if came != "survived":
-                sys.exit(f"Without any slip the tests of {part} are red: {came}")
+        code = b"".join(path.read_bytes() for path in sorted((ROOT / "mnf_lite" / part).glob("*.py")))
+        as_it_is = f"{part} as it is, {sha256(code).hexdigest()[:12]}"
+        if done.get(as_it_is) != "survived":
+            done[as_it_is] = outcome(None, [f"tests/package/{name}.py" for name in names])
+            if done[as_it_is] != "survived":
+                sys.exit(f"Without any slip the tests of {part} are red: {done[as_it_is]}")
     for number, slip in enumerate(sample, 1):
         if key(slip) not in done:
             done[key(slip)] = try_out(slip)
