@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
+START = 0.01  # of the last layer's draws: a fresh flow is near the identity, and a deep chain of them finite
+
 
 class MLP(nn.Sequential):
     r"""Multilayer perceptron: linear maps with a nonlinearity after each but the last.
@@ -50,6 +52,9 @@ class StackedMLP(nn.Module):
     of a flow, to call a product or to visit a parameter takes longer than to compute with it. One network
     alone goes through plain products, faster than a batch of one.
 
+    The last layer's weights and biases are drawn 100 times smaller than an :class:`MLP`'s: the outputs start
+    near 0, where the maps that they parametrise are the identity.
+
     Args:
         n: number of networks.
         in_features: size of the last axis of the input. With 0 there is nothing to read: the outputs are
@@ -72,6 +77,8 @@ class StackedMLP(nn.Module):
         self.lengths = [length for i, o in sizes for length in (i * o, o)]
         # As nn.Linear draws them: weights and biases uniform within 1 / sqrt(fan_in).
         layers = [torch.empty(n, (i + 1) * o).uniform_(-(i**-0.5), i**-0.5) for i, o in sizes]
+        if layers:
+            layers[-1] *= START
         self.theta = nn.Parameter(torch.cat(layers, 1) if layers else torch.zeros(n, out_features))
 
     def layers(self) -> list[tuple[Tensor, Tensor]]:

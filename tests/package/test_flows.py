@@ -665,6 +665,29 @@ def test_a_flow_as_the_compiler_traces_it_gives_the_same_numbers_and_gradients(n
         torch.testing.assert_close(a, b)
 
 
+class TestStart:
+    """A fresh flow is near the identity, so that a deep chain is finite on data that nobody has scaled."""
+
+    MAKERS = (AdditiveCoupling, AffineCoupling, MAF, IAF, SplineCoupling, SplineAutoregressive)
+
+    @pytest.mark.parametrize("make_flow", MAKERS, ids=name_of)
+    @pytest.mark.parametrize("spread", [30, 100])
+    def test_a_fresh_chain_of_32_is_finite_on_unscaled_data(self, make_flow, spread):
+        chain = Compose([make_flow(19, k % 2) for k in range(32)])
+        assert NormalizingFlow(chain).log_prob(spread * torch.randn(200, 19)).isfinite().all()
+
+    @pytest.mark.parametrize("make_flow", MAKERS, ids=name_of)
+    def test_a_fresh_flow_is_near_the_identity(self, make_flow):
+        z = torch.randn(200, 6)
+        x, log_det = make_flow(6)(z)
+        assert (x - z).abs().max() < 0.05
+        assert log_det.abs().max() < 0.05
+
+    def test_the_gate_inside_mnf_layers_starts_as_published(self):
+        a = GatedCoupling(4).net[-1].bias[4:]
+        assert torch.equal(a, torch.full((4,), 2.0))
+
+
 @pytest.mark.skipif(
     shutil.which("c++") is None, reason="torch.compile needs a C++ compiler: none called c++ was found"
 )
