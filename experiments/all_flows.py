@@ -33,7 +33,9 @@ from mnf_lite.nets import MADE
 DENSITIES = ("moons", "pinwheel", "rings", "checkerboard")
 RATES = (1e-3, 4e-3, 1.6e-2)
 SETTINGS: dict[str, Any] = {"steps": 1500, "batch": 256, "seeds": 3, "clip": 10.0, "held_out": 50_000}
+CHOOSE, REPORT = 20_000, 10_000  # seeds of the points that choose the rate, and of those that are reported
 SETTINGS |= {"densities": DENSITIES, "rates": RATES, "torch": torch.__version__}
+SETTINGS |= {"rate chosen on points of seed": CHOOSE, "scored on points of seed": REPORT}
 MINUTES = 30
 CURVE = 100  # steps over which the training loss is averaged
 HIDDEN = (32, 32)  # of every network: about 1,190 parameters a layer
