@@ -32,7 +32,7 @@ execute: $(READY) ## execute stale chapters, or CHAPTER=book/part/NN_name.md, or
 	@$(BIN)/python -m tools.chapters $(CHAPTER)
 
 experiments: $(READY) ## train and measure again what is stale; says how long it will take
-	@$(BIN)/python -m experiments $(EXPERIMENT)
+	@$(BIN)/python -m experiments
 
 bench: $(READY) ## time flows and layers against other libraries (installs the extra "bench")
 	@$(BIN)/python -m pip install --quiet --quiet --constraint requirements.txt --editable '.[bench]' \

@@ -38,6 +38,7 @@ def show_flows(kinds: list[str], dims: list[int], budget: float) -> None:
 def show_layers(budget: float) -> None:
     """MNF layers against plain networks and torch-mnf, and the memory of predictions."""
     show("MNF-LeNet, training; targets 3 and 0.5", layers.training(budget))
+    show("MNF-LeNet, training by sampling of the convolutions", layers.training_by_sampling(budget))
     show("MNF-LeNet, prediction; targets 0.2 and 1.3", layers.prediction(budget))
     print("\n### peak memory of predict above model, images and output, MB; target 512\n")
     for case, megabytes in layers.prediction_memory():

@@ -13,6 +13,7 @@ from mnf_lite.models import LeNet, MeanFieldLeNet, MNFLeNet
 
 WIDTHS = (20, 50, 50, 10)
 N_TRAIN = 60_000
+BATCHES = (32, 128, 512)
 
 
 def their_model() -> nn.Module | None:
@@ -34,7 +35,7 @@ def training(budget: float) -> Iterator[Row]:
     What no step can do without stands beside it: means, variances and noise of every layer and their
     gradients, without z, flows, KL and Adam.
     """
-    for batch in (32, 128):
+    for batch in BATCHES:
         x, y = torch.rand(batch, 1, 28, 28), torch.randint(10, (batch,))
         for fused, which in ((True, "each with its own Adam"), (False, "Adam not fused for any")):
             mnf, plain, theirs = MNFLeNet(WIDTHS), LeNet(WIDTHS), their_model()
@@ -55,6 +56,33 @@ def training(budget: float) -> Iterator[Row]:
                     theirs, lambda t=theirs, x=x, y=y: F.nll_loss(t(x), y) + t.kl_div() / N_TRAIN
                 )
             yield Row(f"step, batch {batch}, {which}", in_turns(steps, budget))
+
+
+def training_by_sampling(budget: float) -> Iterator[Row]:
+    """One step of Adam on the bound, with the weights of the convolutions drawn in each of four ways.
+
+    Local reparametrisation, pixel by pixel, stands first; the others are exact.
+    """
+
+    def sampled(way: str) -> MNFLeNet:
+        model = MNFLeNet(WIDTHS)
+        for layer in model.modules():
+            if isinstance(layer, layers.MNFConv2d):
+                layer.sampling = way
+        return model
+
+    ways = {"mnf_lite": "outputs", "weights": "weights", "explicit": "explicit", "flipped": "flipped"}
+    for batch in BATCHES:
+        x, y = torch.rand(batch, 1, 28, 28), torch.randint(10, (batch,))
+        steps = {}
+        for name, way in ways.items():
+            model = sampled(way)
+            steps[name] = training_step(
+                model,
+                lambda m=model, x=x, y=y: F.cross_entropy(m(x), y) + layers.kl_divergence(m) / N_TRAIN,
+                fused=True,
+            )
+        yield Row(f"step, batch {batch}", in_turns(steps, budget))
 
 
 @torch.no_grad()

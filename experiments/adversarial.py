@@ -31,9 +31,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from experiments.methods import left as left
-from experiments.methods import load, measure_missing, samples
+from experiments.methods import load, run, samples
 from experiments.networks import CHECKPOINTS
-from experiments.results import parser
 from mnf_lite import data, layers, metrics, models, predict
 
 STEP = 25  # every 25th test image: the two halves of the set have different writers
@@ -165,12 +164,5 @@ def measure(method: str, seed: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Measure what is missing in the file of results."""
-    args = parser("adversarial", __doc__).parse_args()
-    torch.set_num_threads(1)
-    measure_missing(args.out, SETTINGS, measure)
-
-
 if __name__ == "__main__":
-    main()
+    run("adversarial", __doc__, SETTINGS, measure)

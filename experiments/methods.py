@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from experiments import results
@@ -84,6 +85,15 @@ def measure_missing(
         results.write(path, found)
         print(f"{method}, seed {seed}: {time.thread_time() - start:.0f} s", flush=True)
     return found
+
+
+def run(
+    name: str, doc: str | None, settings: dict[str, Any], measure: Callable[[str, int], dict[str, Any]]
+) -> None:
+    """The command line of a script that does this and nothing else."""
+    args = results.parser(name, doc).parse_args()
+    torch.set_num_threads(1)
+    measure_missing(args.out, settings, measure)
 
 
 def samples(method: str, wanted: int) -> int:

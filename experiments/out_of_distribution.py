@@ -27,8 +27,7 @@ import torch
 from torch import Tensor
 
 from experiments.methods import left as left
-from experiments.methods import load, measure_missing, samples
-from experiments.results import parser
+from experiments.methods import load, run, samples
 from mnf_lite import data, metrics, predict
 
 SETS = {"mnist": data.mnist, "fashion_mnist": data.fashion_mnist, "kmnist": data.kmnist}
@@ -84,12 +83,5 @@ def _short(value: Tensor) -> float:
     return round(value.item(), 5)
 
 
-def main() -> None:
-    """Measure what is missing in the file of results."""
-    args = parser("out_of_distribution", __doc__).parse_args()
-    torch.set_num_threads(1)
-    measure_missing(args.out, SETTINGS, measure)
-
-
 if __name__ == "__main__":
-    main()
+    run("out_of_distribution", __doc__, SETTINGS, measure)

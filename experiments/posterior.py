@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from experiments.methods import left as left
-from experiments.methods import load, measure_missing, samples
-from experiments.results import parser
+from experiments.methods import load, run, samples
 from mnf_lite import data, layers, metrics, models, plots, predict
 from mnf_lite.layers.base import Multiplicative
 
@@ -406,12 +405,5 @@ def measure(method: str, seed: int) -> dict[str, Any]:
     return found | {"cpu_seconds": round(time.thread_time() - start, 1)}
 
 
-def main() -> None:
-    """Measure what is missing in the file of results."""
-    args = parser("posterior", __doc__).parse_args()
-    torch.set_num_threads(1)
-    measure_missing(args.out, SETTINGS, measure)
-
-
 if __name__ == "__main__":
-    main()
+    run("posterior", __doc__, SETTINGS, measure)

@@ -5,12 +5,10 @@ The third 9 of MNIST's test set is turned in steps of 20 degrees and by 90; each
 ``book/results/rotating_nine.json`` and, with pictures, to README.md.
 """
 
-import io
 from typing import Any
 
 import torch
 from matplotlib import pyplot as plt
-from PIL import Image
 
 from experiments.networks import CHECKPOINTS
 from experiments.results import README, ROOT, load, parser, with_table, write, write_readme
@@ -62,11 +60,8 @@ def turn(network: str) -> dict[str, Any]:
 
 def write_picture(name: str, figure: plt.Figure) -> None:
     """Write a figure as a PNG of 32 colours, whole or not at all."""
-    full = io.BytesIO()
-    figure.savefig(full, format="png", dpi=100)
-    plt.close(figure)
     with replacing(PICTURES / name) as half:
-        Image.open(full).convert("RGB").quantize(32).save(half, format="PNG", optimize=True)
+        half.write_bytes(plots.png(figure, dpi=100))
 
 
 def in_readme(text: str, results: dict[str, Any]) -> str:

@@ -23,8 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.methods import left as left
-from experiments.methods import load, measure_missing, samples
-from experiments.results import parser
+from experiments.methods import load, run, samples
 from mnf_lite import data, metrics, plots, predict
 
 SETTINGS: dict[str, Any] = {
@@ -82,12 +81,5 @@ def measure(method: str, seed: int) -> dict[str, Any]:
     )
 
 
-def main() -> None:
-    """Measure what is missing in the file of results."""
-    args = parser("rotation", __doc__).parse_args()
-    torch.set_num_threads(1)
-    measure_missing(args.out, SETTINGS, measure)
-
-
 if __name__ == "__main__":
-    main()
+    run("rotation", __doc__, SETTINGS, measure)

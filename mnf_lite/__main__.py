@@ -12,14 +12,17 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from mnf_lite import data, metrics, models
+from mnf_lite._extras import extra
 from mnf_lite.files import circumstances, difference, save_json
 from mnf_lite.prediction import predict
 from mnf_lite.training import fit
+
+with extra("data", "python -m mnf_lite"):
+    from PIL import Image
 
 DATA: dict[str, Callable[[str], TensorDataset]] = {
     "mnist": data.mnist,

@@ -13,13 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 from torch.utils.data import TensorDataset
 
-from mnf_lite._vision import torchvision
+from mnf_lite._extras import sklearn, torchvision
 
 __all__ = [
     "Density2D",
@@ -105,8 +103,9 @@ def digits(split: str) -> TensorDataset:
         Alpaydin and Kaynak (1998), UCI optical recognition of handwritten digits.
     """
     _check_split(split)
-    raw = load_digits()
-    parts = train_test_split(raw.images, raw.target, test_size=0.25, stratify=raw.target, random_state=0)
+    raw = sklearn("datasets").load_digits()
+    split_in_two = sklearn("model_selection").train_test_split
+    parts = split_in_two(raw.images, raw.target, test_size=0.25, stratify=raw.target, random_state=0)
     images, labels = parts[0::2] if split == "train" else parts[1::2]
     return TensorDataset(_like_mnist(torch.from_numpy(images).float() / 16), torch.from_numpy(labels))
 

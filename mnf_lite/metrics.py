@@ -7,9 +7,10 @@ prediction judges the mean over s.  Results keep the floating type of what came 
 from typing import NamedTuple
 
 import torch
-from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 from torch.nn.functional import one_hot
+
+from mnf_lite._extras import sklearn
 
 __all__ = [
     "ReliabilityCurve",
@@ -170,7 +171,7 @@ def auroc(inside: Tensor, outside: Tensor) -> Tensor:
         ValueError: scores that are not a vector, none at all, or not finite.
     """
     scores, strange = _detection(inside, outside)
-    return inside.new_tensor(roc_auc_score(strange, scores))
+    return inside.new_tensor(sklearn("metrics").roc_auc_score(strange, scores))
 
 
 def fpr95(inside: Tensor, outside: Tensor) -> Tensor:
@@ -184,7 +185,9 @@ def fpr95(inside: Tensor, outside: Tensor) -> Tensor:
         Liang, Li and Srikant (2018), ``arXiv:1706.02690``.
     """
     scores, strange = _detection(inside, outside)
-    false_positives, true_positives, _ = roc_curve(~strange, -scores, drop_intermediate=False)
+    false_positives, true_positives, _ = sklearn("metrics").roc_curve(
+        ~strange, -scores, drop_intermediate=False
+    )
     return inside.new_tensor(false_positives[(true_positives >= 0.95).argmax()])
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import html
-import io
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
-from ipywidgets import HTML, Dropdown, HBox, Layout, Play, SelectionSlider, Stack, VBox, Widget, jslink
-from ipywidgets.widgets.widget_string import HTMLStyle
-from matplotlib.figure import Figure
-from PIL import Image
+from mnf_lite._extras import extra
+from mnf_lite.plots import png
 
-DPI = 120  # sharp enough for a phone, and a frame of 6 x 3 inches stays near 15 kB
+with extra("plots", "mnf_lite.widgets"):
+    import matplotlib.pyplot as plt
+    from ipywidgets import HTML, Dropdown, HBox, Layout, Play, SelectionSlider, Stack, VBox, Widget, jslink
+    from ipywidgets.widgets.widget_string import HTMLStyle
+    from matplotlib.figure import Figure
+
 CSS_DPI = 96  # a CSS inch: frames appear at the size that matplotlib was asked for
 LABEL = {"description_width": "initial"}  # as wide as its text: the default cuts long names
 
@@ -90,7 +91,7 @@ def frames(
         return (
             f'<img alt="{html.escape(text)}" width="{width:.0f}" height="{height:.0f}"'
             ' style="max-width: 100%; height: auto; background: white"'
-            f' src="data:image/png;base64,{b64encode(_png(figure, colours)).decode()}">'
+            f' src="data:image/png;base64,{b64encode(png(figure, colours)).decode()}">'
         )
 
     def stack(free: Sequence[Mapping[str, Any]], *chosen: Any) -> Widget:
@@ -147,15 +148,3 @@ def _slider(name: str, labels: Mapping[str, Any], start: int) -> SelectionSlider
         style=LABEL,
         layout=Layout(width="28em", max_width="100%"),
     )
-
-
-def _png(figure: Figure, colours: int) -> bytes:
-    """The figure as a palette PNG: the same bytes for the same drawing, a third of full colour's size."""
-    full, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(full, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})
-    plt.close(figure)
-    picture = Image.open(full).convert("RGB")
-    # Maximum coverage keeps rare colours, such as thin lines; k-means then moves each to its mean.
-    palette = picture.quantize(colours, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
-    palette.save(small, format="PNG", optimize=True)
-    return small.getvalue()

@@ -1,5 +1,6 @@
 """What the scripts share: their results, the methods of Part III, the models they train side by side."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -181,3 +182,13 @@ def test_what_feeds_the_book_needs_no_other_library() -> None:
     loaded = f"import sys, {scripts}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
     assert not {"zuko", "nflows", "normflows"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("folder", ["experiments", "benchmarks"])
+def test_experiments_stand_on_the_package_and_benchmarks_on_both(folder: str) -> None:
+    above = {"experiments": {"benchmarks", "tools", "tests"}, "benchmarks": {"tools", "tests"}}[folder]
+    for path in (results.ROOT / folder).glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            assert not {name.split(".")[0] for name in names} & above, path.name

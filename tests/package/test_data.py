@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from mnf_lite import data
-from mnf_lite._vision import torchvision
+from mnf_lite._extras import torchvision
 
 SMOOTH = ["moons", "blobs", "rings", "pinwheel", "energy1", "energy2", "energy3", "energy4"]
 DENSITIES = [*SMOOTH, "checkerboard"]

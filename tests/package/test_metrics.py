@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mnf_lite import metrics
-from mnf_lite._vision import torchvision
+from mnf_lite._extras import torchvision
 
 SCORES = [
     metrics.accuracy,

@@ -16,11 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset, TensorDataset
 
-from mnf_lite import fit, layers, models, predict, training
+from mnf_lite import fit, layers, likelihoods, models, predict, training
 from mnf_lite.files import load_tensors
 from mnf_lite.flows import AffineConstant, NormalizingFlow
 
 SMALL = (2, 3, 4, 2)
+
+CLASSES = likelihoods.Categorical()
 
 ROOT = str(Path(__file__).parents[2])
 
@@ -96,9 +98,9 @@ def test_the_first_step_follows_the_gradient_of_the_bound(weight, monkeypatch):
     """The gradient that reaches Adam, against the bound written down here for the whole set."""
     gradients = {}
 
-    def keep(network, optimizer, loss, where):
+    def keep(objective, optimizer, loss, where):
         loss.backward()
-        gradients.update({name: p.grad.clone() for name, p in network.named_parameters()})
+        gradients.update({name: p.grad.clone() for name, p in objective.model.named_parameters()})
 
     monkeypatch.setattr(training, "_update", keep)
     dataset, network = bars(16), model(models.MeanFieldLeNet)
@@ -119,9 +121,9 @@ def weights_of_the_kl(monkeypatch, **options):
     seen = []
 
     class Spy(training._Objective):
-        def forward(self, x, y, rows, kl_weight):
+        def forward(self, x, y, total, world, kl_weight):
             seen.append(kl_weight)
-            return super().forward(x, y, rows, kl_weight)
+            return super().forward(x, y, total, world, kl_weight)
 
     monkeypatch.setattr(training, "_Objective", Spy)
     run(model(), **options)  # 60 images in batches of 16: 4 steps an epoch
@@ -137,23 +139,17 @@ def test_the_warm_up_is_linear_from_zero(monkeypatch):
     assert seen == pytest.approx([0, 1 / 3, 2 / 3, 1, 4 / 3, 5 / 3, 2, 2])
 
 
-def test_the_gaussian_likelihood_is_that_of_torch():
-    network = models.MNFMLP((1, 2), noise_std=0.3)
-    f, y = torch.randn(5, 2), torch.randn(5, 2)
-    expected = torch.distributions.Normal(f, 0.3).log_prob(y).sum(-1)
-    assert torch.allclose(training._log_likelihood(network, f, y), expected, atol=1e-5)
-
-
 def test_every_example_is_seen_once_an_epoch_in_an_order_of_its_own(monkeypatch):
     orders = []
 
     class Spy(training._Objective):
-        def forward(self, x, y, rows, kl_weight):
-            orders.append(rows)
-            return super().forward(x, y, rows, kl_weight)
+        def forward(self, x, y, total, world, kl_weight):
+            orders.append(x[:, 0].int())
+            return super().forward(x, y, total, world, kl_weight)
 
     monkeypatch.setattr(training, "_Objective", Spy)
-    run(model())
+    numbers = torch.arange(60.0)[:, None]
+    run(models.MNFMLP((1, 1)), TensorDataset(numbers, numbers))
     first, second = torch.cat(orders[:4]), torch.cat(orders[4:])
     assert first.sort().values.tolist() == second.sort().values.tolist() == list(range(60))
     assert not torch.equal(first, second)
@@ -398,48 +394,111 @@ def test_a_folder_that_cannot_be_made_stops_the_run_before_it_starts(tmp_path):
 # --------------------------------------------------------------------------------------- two processes
 
 
-TWO = """
+TRAIN = """
     import json, os, sys, torch
     from dataclasses import asdict
     sys.path.insert(0, {tests!r})
-    from mnf_lite import models
-    from tests.package.test_training import bars, model, run
+    from mnf_lite import models, training
+    from tests.package.test_training import bars, model, run, state
+
     torch.set_num_threads(1)
-    histories = []
+    results = {{}}
+
+    class Spy(training._Objective):
+        calls = 0
+
+        def forward(self, *arguments):
+            Spy.calls += 1
+            if Spy.calls == 1:
+                self.start = torch.get_rng_state(), arguments
+            return super().forward(*arguments)
+
+    def update(objective, optimizer, loss, where):
+        \"""At the first step, keep the gradient that DDP has averaged and the one of this process alone.\"""
+        optimizer.zero_grad()
+        loss.backward()
+        if Spy.calls == 1:
+            averaged = [p.grad.clone() for p in objective.parameters()]
+            generator, arguments = objective.start
+            with torch.random.fork_rng():
+                torch.set_rng_state(generator)
+                noise = torch.randn(1).item()
+                torch.set_rng_state(generator)
+                alone = torch.autograd.grad(objective(*arguments)[0], list(objective.parameters()))
+            pick = lambda gradients: torch.cat([g.flatten()[:20] for g in gradients]).tolist()
+            results[type(objective.model).__name__] = {{
+                "averaged": pick(averaged), "alone": pick(alone), "noise": noise
+            }}
+        optimizer.step()
+
+    training._Objective, training._update = Spy, update
     for kind in (models.LeNet, models.MNFLeNet, models.MeanFieldLeNet, models.DropoutLeNet):
-        network = model(kind)
+        network, Spy.calls = model(kind), 0
         checkpoint = {folder!r} + kind.__name__
         history = run(network, bars(33), batch_size=16, validation=bars(20, seed=1), checkpoint=checkpoint)
-        histories.append([asdict(history), sum(p.double().sum().item() for p in network.parameters())])
+        resumed = model(kind)  # by the same call, another epoch
+        Spy.calls = 1
+        run(resumed, bars(33), batch_size=16, validation=bars(20, seed=1), checkpoint=checkpoint, epochs=3)
+        results[kind.__name__] |= {{
+            "history": asdict(history),
+            "weights": [p.double().sum().item() for p in network.parameters()],
+            "resumed": [p.double().sum().item() for p in resumed.parameters()],
+        }}
     with open({folder!r} + os.environ.get("RANK", "0") + ".json", "w") as file:
-        json.dump(histories, file)
+        json.dump(results, file)
 """
 
 
-def test_two_processes_have_the_losses_of_one(tmp_path):
-    """33 images in batches of 16: the last batch has one image, and so one process none."""
-    outputs = []
-    for name, launcher in (
-        ("one", []),
-        ("two", ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]),
-    ):
-        folder = tmp_path / name
-        folder.mkdir()
-        script = tmp_path / f"{name}.py"
-        script.write_text(textwrap.dedent(TWO).format(tests=ROOT, folder=f"{folder}/"))
-        command = [sys.executable, *launcher, str(script)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())}
-        process = subprocess.run(command, capture_output=True, text=True, env=environment)
+@pytest.fixture(scope="module")
+def in_one_process_and_two(tmp_path_factory):
+    """What one process found, and what each of two did; 33 images in batches of 16: one process gets none."""
+    found = []
+    for launcher in ([], ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]):
+        folder = tmp_path_factory.mktemp("processes")
+        script = folder / "train.py"
+        script.write_text(textwrap.dedent(TRAIN).format(tests=ROOT, folder=f"{folder}/"))
+        process = subprocess.run(
+            [sys.executable, *launcher, str(script)],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": ROOT},
+        )
         assert process.returncode == 0, process.stderr
-        outputs += [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
-    assert len(outputs) == 3
-    for (one, weights_of_one), (first, weights_of_first), (second, weights_of_second) in zip(
-        *outputs, strict=True
-    ):
-        assert weights_of_first == weights_of_second == pytest.approx(weights_of_one, rel=1e-4)
-        assert timeless(first) == timeless(second)
-        for name, figures in timeless(one).items():
-            assert timeless(first)[name] == pytest.approx(figures, rel=1e-4), name
+        found += [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
+    assert len(found) == 3
+    return found
+
+
+PARALLEL = ["LeNet", "MNFLeNet", "MeanFieldLeNet", "DropoutLeNet"]
+
+
+@pytest.mark.parametrize("kind", PARALLEL)
+def test_the_gradient_is_the_mean_of_those_of_the_processes(in_one_process_and_two, kind):
+    _, first, second = (found[kind] for found in in_one_process_and_two)
+    assert first["averaged"] == second["averaged"]
+    mean = (torch.tensor(first["alone"]) + torch.tensor(second["alone"])) / 2
+    assert torch.allclose(torch.tensor(first["averaged"]), mean, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", PARALLEL)
+def test_all_processes_hold_equal_weights_and_figures_and_continue_so(in_one_process_and_two, kind):
+    _, first, second = (found[kind] for found in in_one_process_and_two)
+    assert first["weights"] == second["weights"]
+    assert first["resumed"] == second["resumed"] != first["weights"]
+    assert timeless(first["history"]) == timeless(second["history"])
+
+
+@pytest.mark.parametrize("kind", PARALLEL)
+def test_each_process_draws_noise_of_its_own_and_the_first_that_of_one_process(in_one_process_and_two, kind):
+    one, first, second = (found[kind]["noise"] for found in in_one_process_and_two)
+    assert one == first != second
+
+
+def test_without_noise_two_processes_do_what_one_does(in_one_process_and_two):
+    one, first, _ = (found["LeNet"] for found in in_one_process_and_two)
+    assert first["weights"] == pytest.approx(one["weights"], rel=1e-3, abs=1e-4)
+    for name, figures in timeless(one["history"]).items():
+        assert timeless(first["history"])[name] == pytest.approx(figures, rel=1e-4), name
 
 
 # ------------------------------------------------------------------------------------------- bad input
@@ -469,7 +528,22 @@ def test_a_gradient_that_is_not_finite_is_named_and_the_parameters_are_kept():
     with pytest.raises(
         FloatingPointError, match=r"the gradient of \w+(\.\w+)? is the first that is not finite"
     ):
-        run(network, TensorDataset(torch.rand(8, 1), torch.zeros(8, dtype=torch.int64)))
+        run(network, TensorDataset(torch.rand(8, 1), torch.zeros(8, dtype=torch.int64)), likelihood=CLASSES)
+    assert same(state(network), before)
+
+
+def test_a_gradient_that_is_not_finite_under_a_finite_loss_is_named_before_a_step():
+    class Root(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) + 0 * self.weight.square().sum().sqrt()
+
+    network = Root(1, 2)
+    nn.init.zeros_(network.weight)  # where the slope of the root is infinite
+    before = state(network)
+    with pytest.raises(
+        FloatingPointError, match=r"the loss is 0\.\d+ .*step 1: the gradient of weight is the first"
+    ):
+        run(network, TensorDataset(torch.rand(8, 1), torch.arange(8) % 2), likelihood=CLASSES)
     assert same(state(network), before)
 
 
@@ -490,14 +564,14 @@ X, Y = bars(8).tensors
         (TensorDataset(X), ValueError, r"must be a pair \(x, y\), got 1 entries"),
         (X, ValueError, r"must be a pair \(x, y\), got Tensor"),
         ((X, Y), ValueError, r"TensorDataset\(x, y\), must be a pair \(x, y\), got Tensor"),
-        (3, TypeError, r"such as TensorDataset\(x, y\), got int"),
-        (TensorDataset(X.byte(), Y), TypeError, "x must be torch.float32.*got torch.uint8"),
+        (3, TypeError, r"such as TensorDataset\(x, y\), or be a loader.*, got int"),
+        (TensorDataset(X.byte(), Y), TypeError, "images must be floating point.*got torch.uint8"),
         (TensorDataset(X.double(), Y), TypeError, "got torch.float64"),
         (TensorDataset(X / 0, Y), ValueError, "x must be finite"),
         (TensorDataset(X[..., :5], Y), ValueError, r"\[B, 1, 28, 28\]"),
         (TensorDataset(X.expand(-1, 3, -1, -1), Y), ValueError, r"\[B, 1, 28, 28\]"),
         (TensorDataset(X, Y.float()), TypeError, "labels must be int64"),
-        (TensorDataset(X, Y[:, None]), TypeError, "labels must be int64 of shape"),
+        (TensorDataset(X, Y[:, None]), ValueError, "labels must be int64 of shape"),
         (TensorDataset(X, Y + 1), ValueError, r"labels must be in 0\.\.1, got 1\.\.2"),
         (TensorDataset(X, Y - 1), ValueError, r"labels must be in 0\.\.1, got -1\.\.0"),
     ],
@@ -542,7 +616,11 @@ def test_targets_that_do_not_fit_a_regression_are_refused(y, error, message):
         ({"epochs": 0}, "epochs must be an integer of at least 1, got 0"),
         ({"epochs": 1.5}, "epochs must be an integer"),
         ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
-        ({"lr": -1}, "lr must be a finite number of at least 0, got -1"),
+        ({"lr": -1}, "lr must be a positive finite number, got -1"),
+        ({"lr": 0}, "lr must be a positive finite number, got 0"),
+        ({"lr_log_var": 0.0}, "lr_log_var must be a positive finite number, got 0.0"),
+        ({"decay": 1.5}, r"decay must be in \[0, 1\] or a function of the fraction done, got 1.5"),
+        ({"decay": lambda done: -done}, "decay must give finite factors of at least 0"),
         ({"lr": math.nan}, "lr must be"),
         ({"kl_weight": -0.1}, "kl_weight must be"),
         ({"kl_warmup_epochs": math.inf}, "kl_warmup_epochs must be"),

@@ -14,7 +14,7 @@ from ipywidgets import HTML, Dropdown, Play, SelectionSlider, Stack, VBox, Widge
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mnf_lite import widgets
+from mnf_lite import plots, widgets
 
 plt.switch_backend("Agg")
 ANGLES = {f"{angle}°": angle for angle in (0, 20, 40)}
@@ -116,7 +116,7 @@ def test_every_position_of_slider_and_menus_shows_the_frame_of_its_values(box):
 
 def test_frames_hold_the_figure_of_their_values(box):
     buffer = io.BytesIO()
-    draw(40, 6, "MNF-LeNet").savefig(buffer, dpi=widgets.DPI)
+    draw(40, 6, "MNF-LeNet").savefig(buffer, dpi=plots.DPI)
     plt.close("all")
     expected = np.asarray(Image.open(buffer).convert("RGB"), float)
     frame = np.asarray(picture(follow_links(box, (2, 0, 1))).convert("RGB"), float)
@@ -161,7 +161,7 @@ def test_a_frame_is_a_palette_picture_without_metadata_and_scales_with_the_page(
     frame = shown(widgets.frames(draw, {"angle": ANGLES}, alt=describe, colours=16).children[-1])
     image = picture(frame)
     assert image.mode == "P"
-    assert image.size == (4 * widgets.DPI, 2 * widgets.DPI)
+    assert image.size == (4 * plots.DPI, 2 * plots.DPI)
     assert len(image.getcolors()) <= 16
     assert image.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
     assert image.info == {}
