@@ -25,6 +25,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from experiments.results import parser, read, write
 from mnf_lite import predict
 from mnf_lite.layers import MeanFieldLinear, kl_divergence
+from mnf_lite.likelihoods import Gaussian
 from mnf_lite.models import MNFMLP, DropoutLinear
 
 METHODS = ("mean-field", "MC-dropout", "ensemble", "MNF")
@@ -64,6 +65,11 @@ class Regressor(nn.Sequential):
     def __init__(self, *modules: nn.Module) -> None:
         super().__init__(*modules)
         self.noise_log_var = nn.Parameter(torch.zeros(1))
+
+    @property
+    def likelihood(self) -> Gaussian:
+        """What ``predict`` reads: means of Gaussians."""
+        return Gaussian.of(self.noise_log_var)
 
 
 class Objective(nn.Module):

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from experiments import timing
-from experiments.methods import METHODS, SCORES, measure_missing, missing, names, samples
+from experiments.methods import METHODS, SCORES, measure_missing, names, samples
+from experiments.methods import left as unmeasured
 from experiments.methods import load as load_networks
 from experiments.networks import CHECKPOINTS, MEMBERS, WIDTHS
 from experiments.results import README, RESULTS, as_stored, load, parser, with_table, write, write_readme
@@ -236,9 +237,8 @@ ROWS: dict[str, tuple[float, int, Find]] = {
 
 def left(found: dict[str, Any]) -> list[str]:
     """What is missing in the file, or out of date in it."""
-    pieces = [f"{method} with seed {seed}" for method, seed in missing(found.get("scores", {}))]
-    if pieces or "costs" not in found:
-        return pieces or ["costs"]
+    if pieces := unmeasured(found) or ["costs"] * ("costs" not in found):
+        return pieces
     return [] if as_stored(table(found)) == found.get("table") else ["the table of what other scripts found"]
 
 

@@ -18,6 +18,7 @@ from torch.utils.data import TensorDataset
 from mnf_lite import data, metrics, models
 from mnf_lite._extras import extra
 from mnf_lite.files import circumstances, difference, save_json
+from mnf_lite.likelihoods import likelihood_of
 from mnf_lite.prediction import predict
 from mnf_lite.training import fit
 
@@ -37,28 +38,29 @@ SCORES = (
     metrics.expected_calibration_error,
 )
 EPILOG = """examples:
-  python -m mnf_lite train --model mnf-lenet --data mnist --epochs 3 --out runs/mnf
-  python -m mnf_lite evaluate runs/mnf
-  python -m mnf_lite predict runs/mnf my_nine.png
+  python -m mnf_lite train --model mnf-lenet --data digits --epochs 3
+  python -m mnf_lite evaluate runs/mnf-lenet-digits
+  python -m mnf_lite predict runs/mnf-lenet-digits my_nine.png
 
 The data sets are read from the folder that the environment variable MNF_LITE_DATA names, else downloaded once
 into the cache; "digits" comes with scikit-learn and needs no download."""
 
 
 def train(args: argparse.Namespace) -> None:
-    """Trains a network and writes OUT.safetensors and, beside it, OUT.json."""
+    """Train a network and write OUT.safetensors and, beside it, OUT.json."""
+    out = args.out or Path("runs") / f"{args.model}-{args.data}"
     weights, log, unfinished = (
-        _beside(args.out, end) for end in ("safetensors", "json", "unfinished.safetensors")
+        _beside(out, end) for end in ("safetensors", "json", "unfinished.safetensors")
     )
     torch.manual_seed(args.seed)
     model = models.IMAGE_MODELS[args.model](**({} if args.widths is None else {"widths": args.widths}))
-    names = ("epochs", "batch_size", "lr", "kl_weight", "kl_warmup_epochs", "seed")
+    names = ("epochs", "batch_size", "lr", "lr_log_var", "decay", "kl_weight", "kl_warmup_epochs", "seed")
     options = {name: getattr(args, name) for name in names}
     run = {"model": args.model, "data": args.data, **options, "settings": model.settings}
     if log.exists() and not unfinished.exists():
         if came := difference(_read(log).get("run", {}), run):
             raise ValueError(f"{log} is the log of a run with {came}; give another --out, or delete it")
-        print(f"{args.out} is finished already")
+        print(f"{out} is finished already")
         return
 
     training, test = DATA[args.data]("train"), DATA[args.data]("test")
@@ -67,7 +69,8 @@ def train(args: argparse.Namespace) -> None:
         return
     models.save(model, weights)
     size = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    figures = {"parameters": size, "examples": len(training), "history": asdict(history)}
+    figures = {"parameters": size, "examples": len(training), "likelihood": repr(likelihood_of(model))}
+    figures["history"] = asdict(history)
     save_json(log, {"run": run, **figures, **circumstances()})
     with suppress(FileNotFoundError):
         unfinished.unlink()
@@ -75,7 +78,7 @@ def train(args: argparse.Namespace) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Prints the scores of a trained network on a test set and adds them to its log."""
+    """Print the scores of a trained network on a test set and add them to its log."""
     model, log = models.load(_beside(args.run, "safetensors")), _beside(args.run, "json")
     content = _read(log) if log.exists() else {}
     name = args.data or content.get("run", {}).get("data")
@@ -86,6 +89,7 @@ def evaluate(args: argparse.Namespace) -> None:
     probabilities = predict(model, images, n_samples=args.samples)
     scores = {score.__name__: score(probabilities, labels).item() for score in SCORES}
     made = {"samples": args.samples, "seed": args.seed, "images": len(images)}
+    print(f"{'likelihood':28} {likelihood_of(model)}")
     content.setdefault("test", {})[name] = made | scores
     save_json(log, content)
     for score, value in scores.items():
@@ -93,7 +97,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 def ask(args: argparse.Namespace) -> None:
-    """Prints what a trained network sees in image files, and how sure it is."""
+    """Print what a trained network sees in image files, and how sure it is."""
     model = models.load(_beside(args.run, "safetensors"))
     x = torch.stack([_image(path, args.invert) for path in args.images])
     torch.manual_seed(args.seed)
@@ -107,7 +111,7 @@ def ask(args: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; gives the exit status."""
+    """Run a command and return the exit status."""
     args = _parser().parse_args(arguments)
     try:
         args.command(args)
@@ -121,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says in one sentence what is wrong."""
+    """A parser that says in one sentence what is wrong."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; --help says more\n")
@@ -148,11 +152,21 @@ def _parser() -> argparse.ArgumentParser:
     option("--model", choices=models.IMAGE_MODELS, required=True, help="which network")
     option("--data", choices=DATA, default="mnist", help="on which images (default %(default)s)")
     option(
-        "--out", type=Path, required=True, help="where: OUT.safetensors gets the weights, OUT.json the log"
+        "--out",
+        type=Path,
+        help="where: OUT.safetensors gets the weights, OUT.json the log (default runs/MODEL-DATA)",
     )
     option("--epochs", type=int, default=3, metavar="N", help="passes over the data (default %(default)s)")
     option("--batch-size", type=int, default=64, metavar="N", help="images per step (default %(default)s)")
-    option("--lr", type=float, default=1e-3, metavar="R", help="learning rate of Adam (default %(default)s)")
+    option("--lr", type=float, default=1e-3, metavar="R", help="learning rate (default %(default)s)")
+    option("--lr-log-var", type=float, metavar="R", help="that of log variances (default: the same)")
+    option(
+        "--decay",
+        type=float,
+        default=0.0,
+        metavar="F",
+        help="fraction of the run, at its end, over which all rates fall to 2 %% (default %(default)s)",
+    )
     option(
         "--widths",
         type=int,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from mnf_lite.files import load_tensors, save_tensors
 from mnf_lite.inputs import unwrapped
 from mnf_lite.layers import MeanFieldConv2d, MeanFieldLinear, MNFConv2d, MNFLinear
+from mnf_lite.layers.conv import Sampling
 from mnf_lite.likelihoods import Categorical, Gaussian, Likelihood
 
 SIDE = 28  # pixels; 28 -> 24 -> 12 -> 8 -> 4 through two 5x5 convolutions and two 2x2 pools
@@ -102,7 +103,8 @@ class MNFLeNet(_LeNet):
     Args:
         widths: as in ``LeNet``. The default has 697,020 trainable parameters; the paper's is
             (20, 50, 500, 10).
-        n_flows_q, n_flows_r, hidden, prior_std: as in ``layers.MNFLinear``.
+        n_flows_q, n_flows_r, hidden, prior_std, auxiliary: as in ``layers.MNFLinear``.
+        sampling: of the convolutions, as in ``layers.MNFConv2d``.
 
     Shape:
         ``[B, 1, 28, 28] -> [B, classes]`` logits, with fresh weights for every image
@@ -123,18 +125,16 @@ class MNFLeNet(_LeNet):
         widths: Sequence[int] = (20, 50, 50, 10),
         *,
         n_flows_q: int = 2,
-        n_flows_r: int = 2,
+        n_flows_r: int | None = None,
         hidden: Sequence[int] = (50,),
-        prior_std: float = 1.0,
+        prior_std: float | Literal["learned"] = 1.0,
+        auxiliary: Literal["published", "conjugate"] = "published",
+        sampling: Sampling = "outputs",
     ) -> None:
-        options: dict[str, Any] = {
-            "n_flows_q": n_flows_q,
-            "n_flows_r": n_flows_r,
-            "hidden": list(hidden),
-            "prior_std": prior_std,
-        }
-        super().__init__(widths, partial(MNFConv2d, **options), partial(MNFLinear, **options))
-        self.settings |= options
+        options = _multiplicative(n_flows_q, n_flows_r, hidden, prior_std, auxiliary)
+        conv = partial(MNFConv2d, **options, sampling=sampling)
+        super().__init__(widths, conv, partial(MNFLinear, **options))
+        self.settings |= options | {"sampling": sampling}
 
 
 class MeanFieldLeNet(_LeNet):
@@ -142,7 +142,7 @@ class MeanFieldLeNet(_LeNet):
 
     Args:
         widths: as in ``LeNet``.
-        prior_std: standard deviation of the Gaussian prior.
+        prior_std, sampling: as in ``layers.MeanFieldConv2d``.
 
     Shape:
         ``[B, 1, 28, 28] -> [B, classes]`` logits, with fresh weights for every image
@@ -158,13 +158,19 @@ class MeanFieldLeNet(_LeNet):
         torch.Size([4, 10])
     """
 
-    def __init__(self, widths: Sequence[int] = (20, 50, 50, 10), *, prior_std: float = 1.0) -> None:
+    def __init__(
+        self,
+        widths: Sequence[int] = (20, 50, 50, 10),
+        *,
+        prior_std: float | Literal["learned"] = 1.0,
+        sampling: Sampling = "outputs",
+    ) -> None:
         super().__init__(
             widths,
-            partial(MeanFieldConv2d, prior_std=prior_std),
+            partial(MeanFieldConv2d, prior_std=prior_std, sampling=sampling),
             partial(MeanFieldLinear, prior_std=prior_std),
         )
-        self.settings["prior_std"] = prior_std
+        self.settings |= {"prior_std": prior_std, "sampling": sampling}
 
 
 class _Dropout(nn.Module):
@@ -197,7 +203,8 @@ class _Dropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output of each example under a mask of its own."""
-        if x.ndim < 2 or x.shape[self.axis] != self.features:
+        fits = x.ndim >= 2 if self.axis == -1 else x.ndim == 4
+        if not fits or x.shape[self.axis] != self.features:
             shape = "[batch, ..., {}]" if self.axis == -1 else "[batch, {}, height, width]"
             expected = shape.format(self.features)
             raise ValueError(f"{type(self).__name__} expects input of shape {expected}, got {list(x.shape)}")
@@ -347,7 +354,7 @@ class MNFMLP(nn.Sequential):
         noise_std: standard deviation of the noise on every output at the start, in the units of y; None makes
             a classifier, whose outputs are logits.
         activation: makes the nonlinearity after every layer but the last.
-        n_flows_q, n_flows_r, hidden, prior_std: as in ``layers.MNFLinear``.
+        n_flows_q, n_flows_r, hidden, prior_std, auxiliary: as in ``layers.MNFLinear``.
 
     Shape:
         ``[..., sizes[0]] -> [..., sizes[-1]]``
@@ -377,21 +384,17 @@ class MNFMLP(nn.Sequential):
         noise_std: float | None = 1.0,
         activation: Callable[[], nn.Module] = nn.ReLU,
         n_flows_q: int = 2,
-        n_flows_r: int = 2,
+        n_flows_r: int | None = None,
         hidden: Sequence[int] = (50,),
-        prior_std: float = 1.0,
+        prior_std: float | Literal["learned"] = 1.0,
+        auxiliary: Literal["published", "conjugate"] = "published",
     ) -> None:
         _check_sizes(sizes, "sizes", 2, "at least two positive integers")
         if noise_std is not None and not (isinstance(noise_std, int | float) and noise_std > 0):
             raise ValueError(f"noise_std must be positive, or None for a classifier, got {noise_std!r}")
         if not callable(activation):
             raise TypeError(f"activation must make a module, such as nn.ReLU, got {activation!r}")
-        options: dict[str, Any] = {
-            "n_flows_q": n_flows_q,
-            "n_flows_r": n_flows_r,
-            "hidden": list(hidden),
-            "prior_std": prior_std,
-        }
+        options = _multiplicative(n_flows_q, n_flows_r, hidden, prior_std, auxiliary)
         modules: list[nn.Module] = []
         for fan_in, fan_out in pairwise(sizes):
             modules += [MNFLinear(fan_in, fan_out, **options), activation()]
@@ -417,6 +420,11 @@ IMAGE_MODELS: dict[str, type[_LeNet]] = {
     "mnf-lenet": MNFLeNet,
     "mean-field-lenet": MeanFieldLeNet,
     "dropout-lenet": DropoutLeNet,
+}
+# What files of the first edition do not say, since there was no choice.
+UNSAID = {
+    "mnf-lenet": {"auxiliary": "published", "sampling": "outputs"},
+    "mean-field-lenet": {"sampling": "outputs"},
 }
 MODELS: dict[str, Callable[..., nn.Module]] = {**IMAGE_MODELS, "mnf-mlp": MNFMLP}
 
@@ -480,7 +488,7 @@ def load(path: str | Path, into: nn.Module | None = None) -> nn.Module:
     if into is not None:
         model = unwrapped(into)
     elif known in MODELS:
-        settings = dict(metadata["settings"])
+        settings = UNSAID.get(known, {}) | metadata["settings"]
         if "activation" in settings:
             settings["activation"] = getattr(nn, settings["activation"])
         model = MODELS[known](**settings)
@@ -496,6 +504,21 @@ def load(path: str | Path, into: nn.Module | None = None) -> nn.Module:
             f"{path} says {known}, but its tensors are another model's than those of {type(model).__name__}"
         ) from error
     return (model if into is None else into).eval()
+
+
+def _multiplicative(
+    n_flows_q: int, n_flows_r: int | None, hidden: Any, prior_std: Any, auxiliary: str
+) -> dict[str, Any]:
+    """Return the options of MNF layers by name, as a file can hold them."""
+    if not isinstance(hidden, list | tuple):
+        raise TypeError(f"hidden must be a list or tuple of sizes, got {hidden!r}")
+    return {
+        "n_flows_q": n_flows_q,
+        "n_flows_r": n_flows_r,
+        "hidden": list(hidden),
+        "prior_std": prior_std,
+        "auxiliary": auxiliary,
+    }
 
 
 def _check_sizes(sizes: Any, name: str, least: int, expected: str) -> None:

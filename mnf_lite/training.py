@@ -27,9 +27,9 @@ from torch.utils.data import (
 )
 from tqdm import tqdm
 
-from mnf_lite import inputs, layers
+from mnf_lite import inputs
 from mnf_lite.files import difference, load_tensors, save_tensors
-from mnf_lite.layers import kl_parts
+from mnf_lite.layers import kl_parts, update_priors
 from mnf_lite.layers.base import positive_int
 from mnf_lite.likelihoods import Likelihood, likelihood_of
 
@@ -223,6 +223,8 @@ def fit(
                 raise FloatingPointError(f"after epoch {epoch + 1} {_not_finite(objective)}")
             if save:
                 save(history)
+            if checkpoint is not None and loop.world > 1:
+                dist.barrier()  # no process may read what the first has not written yet
     return history
 
 
@@ -476,7 +478,7 @@ class _Loop:
         for k, batch in enumerate(self.data.batches(epoch, self.seed, self.rank, self.world)):
             done = epoch + k / self.data.steps  # epochs
             if (epoch * self.data.steps + k) % PRIOR_INTERVAL == 0:
-                getattr(layers, "update_priors", lambda model: None)(self.objective.model)
+                update_priors(self.objective.model)
             self.schedule.apply(done)
             warmup = min(1.0, done / self.kl_warmup_epochs) if self.kl_warmup_epochs else 1.0
             loss, terms = parallel(*batch, self.world, self.kl_weight * warmup)

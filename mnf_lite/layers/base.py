@@ -30,6 +30,8 @@ class _AddNoise(torch.autograd.Function):
     """``y = mean + sqrt(variance) * noise``, and its slope in the variance, which is all the way back needs.
 
     Autograd would make six more tensors of this size, and fresh memory costs more time than their arithmetic.
+    Written plainly, a step of ``MNFLeNet`` takes 8 % longer at batch 128 and 20 % at 512, all of it in the
+    convolutions; dense layers are as fast either way.
     """
 
     generate_vmap_rule = True
@@ -155,6 +157,7 @@ class BayesianLayer(nn.Module, ABC):
     @torch.no_grad()
     def mean_layer(self, n: int = 1000) -> nn.Module:
         """Make torch's own layer whose weights are the posterior's means; ``n`` as in ``weight_moments``."""
+        positive_int(n, "n")
         bias = None if self.bias_mean is None else self.bias_mean.clone()
         return self.layer_of(self.weight_moments(n)[0].clone(), bias)
 

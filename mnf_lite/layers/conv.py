@@ -184,7 +184,7 @@ class _Conv(BayesianLayer):
     def sample_outputs(self, x: Tensor) -> Tensor:
         """Draw each pixel by itself from its own Gaussian: local reparametrisation."""
         mean, variance = self.moments(x, self.sample_multiplier(len(x)) if len(x) else None)
-        # Memory is laid out as that of the input.
+        # drawn in the order in which the channels of both lie in memory
         noise = torch.randn_like(mean.new_empty(len(x), *mean.shape[2:], mean.shape[1])).movedim(-1, 1)
         return add_noise(mean, variance, noise)
 
@@ -224,7 +224,8 @@ class _Conv(BayesianLayer):
         if how == "weights":
             how = "explicit" if self.has_small_patches() else "flipped"
         y: Tensor = getattr(self, f"sample_{how}")(x)
-        return y if x.stride(1) == 1 else y.contiguous()
+        # memory laid out as that of the input
+        return y.movedim(1, -1).contiguous().movedim(-1, 1) if x.stride(1) == 1 else y.contiguous()
 
 
 class _MNFConv(Multiplicative, _Conv):

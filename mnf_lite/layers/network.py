@@ -47,7 +47,7 @@ def kl_divergence(model: nn.Module) -> Tensor:
         >>> layers.kl_divergence(nn.Sequential(layers.MNFLinear(3, 2), nn.ReLU())).shape
         torch.Size([])
     """
-    zero = next(model.parameters(), torch.zeros(())).new_zeros(())  # of the model's dtype and device
+    zero = _zero(model)
     return sum((m.kl() for m in model.modules() if isinstance(m, BayesianLayer)), zero)
 
 
@@ -66,8 +66,7 @@ def kl_parts(model: nn.Module) -> dict[str, Tensor]:
         >>> list(layers.kl_parts(layers.MNFLinear(3, 2)))
         ['weights', 'bias', 'log_q', 'log_r']
     """
-    zero = next(model.parameters(), torch.zeros(())).new_zeros(())
-    total = dict.fromkeys(("weights", "bias", "log_q", "log_r"), zero)
+    total = dict.fromkeys(("weights", "bias", "log_q", "log_r"), _zero(model))
     for layer in model.modules():
         if isinstance(layer, BayesianLayer):
             total = {name: total[name] + part for name, part in layer.kl_parts().items()}
@@ -90,7 +89,7 @@ def update_priors(model: nn.Module) -> None:
         >>> bool(model[0].prior_std == 1), model[1].prior_std
         (False, 1.0)
     """
-    for layer in model.modules():
+    for layer in _check(model).modules():
         if isinstance(layer, BayesianLayer) and isinstance(layer.prior_std, Tensor):
             layer.update_prior()
 
@@ -134,8 +133,7 @@ def bayesian(
         >>> type(twin[0]).__name__, type(twin[3]).__name__
         ('Conv1d', 'MNFLinear')
     """
-    if not isinstance(module, nn.Module):
-        raise TypeError(f"module must be an nn.Module, got {type(module).__name__}")
+    _check(module, "module")
     one_of(posterior, sorted(TWINS), "posterior")
     known = {name for kind in TWINS[posterior].values() for name in _options(kind)}
     if unknown := sorted(set(options) - known):
@@ -172,7 +170,9 @@ def _chosen(module: nn.Module, only: Only | None) -> Iterator[tuple[str, nn.Modu
     if callable(only):
         yield from ((name, m) for name, m in named if only(name, m))
         return
-    names = [""] if only is None else [only] if isinstance(only, str) else list(only)
+    names = [""] if only is None else [only] if isinstance(only, str) else only
+    if not isinstance(names, Collection) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"only must be names or a function (name, layer) -> bool, got {only!r}")
     if missing := sorted(set(names) - {name for name, _ in named}):
         raise ValueError(f"only names {missing}, but the module has {[name for name, _ in named if name]}")
     for name, m in named:
@@ -246,7 +246,7 @@ def summary(model: nn.Module) -> dict[str, dict[str, str]]:
         {'1': 'BatchNorm1d'}
     """
     found: dict[str, dict[str, str]] = {"random": {}, "deterministic": {}}
-    layers = set(_layers(model))
+    layers = set(_layers(_check(model)))
     for name, m in model.named_modules():
         if m in layers and next(m.parameters(recurse=False), None) is not None:
             found["random" if isinstance(m, BayesianLayer) else "deterministic"][name] = type(m).__name__
@@ -264,7 +264,7 @@ def plain(model: nn.Module) -> nn.Module:
         )
     """
     # any layer with the method, so that dropout, too, can be read as a distribution over weights
-    return _replace(model, lambda layer: layer.plain() if hasattr(layer, "plain") else None)  # type: ignore[operator]
+    return _replace(_check(model), lambda layer: _made(layer, "plain"))
 
 
 def mean_network(model: nn.Module, n: int = 1000) -> nn.Module:
@@ -289,7 +289,25 @@ def mean_network(model: nn.Module, n: int = 1000) -> nn.Module:
         )
     """
     positive_int(n, "n")
-    return _replace(model, lambda layer: layer.mean_layer(n) if hasattr(layer, "mean_layer") else None)  # type: ignore[operator]
+    return _replace(_check(model), lambda layer: _made(layer, "mean_layer", n))
+
+
+def _check(model: nn.Module, name: str = "model") -> nn.Module:
+    """Return ``model`` if it is a module."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"{name} must be an nn.Module, got {type(model).__name__}")
+    return model
+
+
+def _zero(model: nn.Module) -> Tensor:
+    """Return 0 in the model's dtype and on its device."""
+    return next(_check(model).parameters(), torch.zeros(())).new_zeros(())
+
+
+def _made(layer: nn.Module, method: str, *arguments: Any) -> Any:
+    """Return the plain layer that a method of ``layer`` makes, None where it has no such method."""
+    make = getattr(layer, method, None)
+    return None if make is None else make(*arguments)
 
 
 def _replace(module: nn.Module, new: Callable[[nn.Module], nn.Module | None]) -> nn.Module:

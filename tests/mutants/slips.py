@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULT = Path(__file__).with_name("slips.json")
 PARTS = {
     "flows": ["test_flows", "test_flows_density", "test_flows_properties"],
-    "layers": ["test_layers_bound", "test_layers_forward", "test_layers_network"],
+    "layers": ["test_layers_forward", "test_layers_bound", "test_layers_network"],
 }
 OPERATORS = [
     *(
@@ -146,15 +146,18 @@ def outcome(slip: Slip | None, tests: list[str]) -> str:
         red = [line.split()[1] for line in said.read().splitlines() if line.startswith(("FAILED", "ERROR"))]
     if os.WIFSIGNALED(status):
         return "limit" if os.WTERMSIG(status) in (9, 24) else "crash"
-    return "survived" if os.WEXITSTATUS(status) == 0 else (red or ["import"])[0].rpartition("/")[2]
+    return "survived" if os.WEXITSTATUS(status) in (0, 5) else (red or ["import"])[0].rpartition("/")[2]
 
 
 def try_out(slip: Slip) -> str:
-    """Run the tests that name the module's classes, then all of its part."""
-    files = [f"tests/package/{name}.py" for name in PARTS[slip.part]]
+    """Run the tests that name the module or its classes, then all of its part."""
+    stem = slip.path.stem
+    files = [
+        f"tests/package/{name}.py" for name in sorted(PARTS[slip.part], key=lambda name: stem not in name)
+    ]
     tree = ast.parse(slip.path.read_text(encoding="utf-8"))
-    names = [node.name.strip("_") for node in tree.body if isinstance(node, ast.ClassDef)]
-    first = outcome(slip, [*files, "-k", " or ".join(names)]) if names else "survived"
+    names = [stem, *(node.name.strip("_") for node in tree.body if isinstance(node, ast.ClassDef))]
+    first = outcome(slip, [*files, "-k", " or ".join(names)])
     return outcome(slip, files) if first == "survived" else first
 
 
@@ -192,10 +195,12 @@ def main() -> None:
 
     done = json.loads(args.progress.read_text(encoding="utf-8")) if args.progress.exists() else {}
     for part, names in PARTS.items():
-        if any(slip.part == part and key(slip) not in done for slip in sample):
-            came = outcome(None, [f"tests/package/{name}.py" for name in names])
-            if came != "survived":
-                sys.exit(f"Without any slip the tests of {part} are red: {came}")
+        code = b"".join(path.read_bytes() for path in sorted((ROOT / "mnf_lite" / part).glob("*.py")))
+        as_it_is = f"{part} as it is, {sha256(code).hexdigest()[:12]}"
+        if done.get(as_it_is) != "survived":
+            done[as_it_is] = outcome(None, [f"tests/package/{name}.py" for name in names])
+            if done[as_it_is] != "survived":
+                sys.exit(f"Without any slip the tests of {part} are red: {done[as_it_is]}")
     for number, slip in enumerate(sample, 1):
         if key(slip) not in done:
             done[key(slip)] = try_out(slip)

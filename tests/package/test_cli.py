@@ -70,11 +70,21 @@ def test_train_writes_weights_that_load_and_a_log_beside_them(finished):
     log = json.loads(finished.with_suffix(".json").read_text())
     assert log["run"]["settings"]["widths"] == [2, 3, 4, 10]
     assert log["run"]["seed"] == 0
+    assert log["likelihood"] == "Categorical()"
     assert log["parameters"] == sum(parameter.numel() for parameter in model.parameters())
     assert log["versions"]["torch"] == torch.__version__
     figures = log["history"]
     assert figures.keys() >= {"loss", "nll", "kl", "accuracy", "val_accuracy", "seconds"}
     assert all(len(values) == 2 for values in figures.values())
+
+
+def test_a_run_without_a_name_is_named_by_model_and_data(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(TRAIN) == 0
+    names = ["mnf-lenet-digits.json", "mnf-lenet-digits.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == names
+    assert cli.main(["evaluate", "runs/mnf-lenet-digits", "--samples", "2"]) == 0
+    assert cli.main([*TRAIN, "--lr-log-var", "0.02", "--decay", "0.5", "--out", "runs/fast"]) == 0
 
 
 def test_train_gives_the_same_weights_again_and_others_by_another_seed(finished, tmp_path):
@@ -121,6 +131,7 @@ def test_evaluate_prints_the_scores_and_adds_them_to_the_log(finished, capsys):
     log = json.loads(finished.with_suffix(".json").read_text())
     scores = log["test"]["digits"]
     assert scores["samples"] == 5
+    assert "likelihood Categorical()" in " ".join(printed.split())
     assert f"accuracy {scores['accuracy']:.4f}" in " ".join(printed.split())
     assert 0 <= scores["expected_calibration_error"] <= 1
     assert scores["negative_log_likelihood"] > 0
@@ -172,7 +183,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones(capsys, tmp_path):
         capsys, "train", "--model", "lenet", "--data", "cifar", "--out", tmp_path / "x"
     )
     assert "'grow'" in sentence(capsys, "grow")
-    assert "--out" in sentence(capsys, "train", "--model", "lenet")
+    assert "--model" in sentence(capsys, "train", "--out", tmp_path / "x")
     assert "'warp'" in sentence(capsys, *TRAIN, "--out", tmp_path / "x", "--device", "warp")
     assert list(tmp_path.iterdir()) == []
 
@@ -180,7 +191,9 @@ def test_an_unknown_name_is_answered_with_the_known_ones(capsys, tmp_path):
 def test_options_that_cannot_be_are_named(capsys, tmp_path):
     for option, value, message in (
         ("--epochs", "0", "epochs must be an integer of at least 1, got 0"),
-        ("--lr", "nan", "lr must be a finite number"),
+        ("--lr", "nan", "lr must be a positive finite number"),
+        ("--lr-log-var", "0", "lr_log_var must be a positive finite number"),
+        ("--decay", "2", "decay must be in [0, 1]"),
         ("--widths", "3", "widths must be at least three"),
         ("--widths", "0 3 10", "widths must be"),
         ("--widths", "2 3 5", "labels must be in 0..4"),

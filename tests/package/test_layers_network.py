@@ -65,6 +65,181 @@ def test_twin_passes_options_on():
     assert len(twin.flow_r) == 3
 
 
+@both
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Conv1d(2, 4, 3, stride=2, padding=1, groups=2), (9,)),
+        (nn.Conv2d(2, 4, 3, padding=1, padding_mode="circular"), (5, 6)),
+        (nn.Conv2d(4, 4, 3, padding="same", groups=4, bias=False), (5, 6)),
+        (nn.Conv3d(2, 4, 2), (4, 4, 4)),
+        (nn.ConvTranspose2d(2, 4, 3, stride=2, padding=1, output_padding=1, dilation=2), (4, 5)),
+    ],
+    ids=str,
+)
+@torch.no_grad()
+def test_twin_of_any_convolution_has_its_geometry_and_its_means(layer, shape, posterior):
+    twin = layers.bayesian(layer, posterior)
+    assert torch.equal(twin.weight_mean, layer.weight)
+    assert layer.extra_repr() in twin.extra_repr()
+    twin.weight_log_var.fill_(-200.0)
+    if layer.bias is not None:
+        assert torch.equal(twin.bias_mean, layer.bias)
+        twin.bias_log_var.fill_(-200.0)
+    if posterior == "mnf":
+        twin.q0_log_var.fill_(-200.0)
+        z = twin.sample_z(1)[0][0]
+        twin.weight_mean.div_(twin.along_z(z))
+    x = torch.randn(3, layer.in_channels, *shape)
+    assert torch.allclose(twin(x), layer(x), atol=1e-5)
+    assert torch.allclose(layers.mean_network(twin)(x), layer(x), atol=1e-5)
+
+
+def test_twin_of_a_subclass_that_computes_what_torch_does_is_random():
+    class Named(nn.Linear):
+        """A linear layer with a name of its own."""
+
+    twin = layers.bayesian(nn.Sequential(Named(3, 2)))
+    assert isinstance(twin[0], layers.MNFLinear)
+
+
+class Doubled(nn.Linear):
+    """A linear layer that computes something else."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def test_twin_refuses_a_subclass_that_computes_something_else_and_says_its_name():
+    net = nn.Sequential(nn.Linear(2, 3), nn.Sequential(Doubled(3, 2)))
+    with pytest.raises(
+        ValueError, match=r"1\.0 \(Doubled\) .* its forward is not that of nn\.Linear; .* only="
+    ):
+        layers.bayesian(net)
+    twin = layers.bayesian(net, only=lambda name, layer: type(layer) is nn.Linear)
+    assert layers.summary(twin) == {"random": {"0": "MNFLinear"}, "deterministic": {"1.0": "Doubled"}}
+
+
+def test_layers_are_chosen_by_name_by_block_or_by_a_function():
+    net = Net()
+    assert layers.summary(layers.bayesian(net, only="head"))["random"] == {"head": "MNFLinear"}
+    chosen = layers.summary(layers.bayesian(net, "mean-field", only=["block", "conv"]))["random"]
+    assert chosen == {"conv": "MeanFieldConv2d", "block.shared": "MeanFieldLinear"}
+    by_size = layers.bayesian(net, only=lambda name, layer: getattr(layer, "out_features", 0) == 2)
+    assert layers.summary(by_size)["random"] == {"head": "MNFLinear"}
+    by_its_other_name = layers.bayesian(net, only="again")  # one layer in two places
+    assert by_its_other_name.again is by_its_other_name.block["shared"]
+    assert isinstance(by_its_other_name.again, layers.MNFLinear)
+    with pytest.raises(ValueError, match=r"only names \['heart'\], but the module has \['conv'"):
+        layers.bayesian(net, only=["head", "heart"])
+
+
+def test_summary_says_what_stayed_deterministic():
+    found = layers.summary(layers.bayesian(Net()))
+    assert found["random"] == {"conv": "MNFConv2d", "block.shared": "MNFLinear", "head": "MNFLinear"}
+    assert found["deterministic"] == {"norm": "BatchNorm2d"}
+    assert layers.summary(nn.LSTM(2, 2)) == {"random": {}, "deterministic": {"": "LSTM"}}
+
+
+@pytest.mark.parametrize("net", [nn.Sequential(nn.ReLU()), nn.LSTM(2, 2), layers.MNFLinear(2, 2)], ids=str)
+def test_twin_of_what_has_nothing_to_convert_is_refused(net):
+    with pytest.raises(ValueError, match=r"nothing to convert in .* nn\.Linear, nn\.Conv1d"):
+        layers.bayesian(net)
+
+
+@pytest.mark.parametrize(
+    ("net", "said"),
+    [
+        (nn.LazyLinear(2), r"the module \(LazyLinear\) .* run one batch through the network first"),
+        (nn.Sequential(nn.LazyConv2d(2, 3)), r"0 \(LazyConv2d\) .* run one batch"),
+        (nn.Sequential(nn.ConvTranspose1d(2, 2, 3)), r"0 \(ConvTranspose1d\) .* only nn\.ConvTranspose2d"),
+        (nn.ConvTranspose2d(2, 4, 3, groups=2), r"needs groups=1, got 2"),
+        (nn.MultiheadAttention(4, 2), r"MultiheadAttention\) .* as bare parameters"),
+        (nn.TransformerEncoderLayer(4, 2, 8), r"self_attn \(MultiheadAttention\)"),
+    ],
+    ids=str,
+)
+def test_twin_refuses_by_name_what_it_cannot_convert(net, said):
+    with pytest.raises(ValueError, match=said):
+        layers.bayesian(net)
+
+
+def test_layers_that_a_transformer_reads_without_calling_are_refused_even_if_chosen():
+    net = nn.Sequential(nn.TransformerEncoderLayer(4, 2, 8), nn.Linear(4, 2))
+    for name, reader in (("0.linear1", "TransformerEncoderLayer"), ("0.self_attn.out_proj", "Multihead")):
+        with pytest.raises(ValueError, match=f"{name} .* nn.{reader}.* reads its weights without calling it"):
+            layers.bayesian(net, only=name)
+    twin = layers.bayesian(net, only="1")
+    for mode in (True, False):
+        with torch.no_grad():
+            assert twin.train(mode)(torch.ones(3, 5, 4)).shape == (3, 5, 2)
+
+
+@both
+def test_options_go_to_the_layers_that_have_them(posterior):
+    twin = layers.bayesian(Net(), posterior, sampling="flipped", prior_std="learned")
+    assert twin.conv.sampling == "flipped"
+    assert isinstance(twin.head.prior_std, torch.Tensor)
+    with pytest.raises(
+        TypeError, match=r"take the options \[.*'prior_std', 'sampling'.*\], got \['samples'\]"
+    ):
+        layers.bayesian(Net(), posterior, samples="flipped")
+    if posterior == "mean-field":
+        with pytest.raises(TypeError, match=r"got \['n_flows_q'\]"):
+            layers.bayesian(Net(), posterior, n_flows_q=0)
+
+
+# the mean network
+
+
+@both
+@torch.no_grad()
+def test_mean_network_has_the_means_of_drawn_weights(posterior):
+    options = {"n_flows_q": 0} if posterior == "mnf" else {}
+    layer = stir(layers.bayesian(nn.Linear(3, 2), posterior, **options))
+    mean, (w, b) = layers.mean_network(layer), layer.sample_weights(100_000)
+    assert_mean(w, mean.weight)
+    assert_mean(b, mean.bias)
+
+
+@torch.no_grad()
+def test_mean_network_of_bent_z_is_made_of_draws_that_the_seed_fixes():
+    layer = stir(layers.MNFLinear(3, 2))
+    torch.manual_seed(0)
+    mean = layers.mean_network(layer, 50_000)
+    torch.manual_seed(0)
+    assert torch.equal(layers.mean_network(layer, 50_000).weight, mean.weight)
+    torch.manual_seed(0)
+    assert torch.allclose(mean.weight, layer.sample_z(50_000)[0].mean(0) * layer.weight_mean)
+    assert_mean(layer.sample_weights(50_000)[0], mean.weight, sigmas=8)
+
+
+@both
+def test_mean_network_is_plain_keeps_the_mode_and_leaves_the_model_as_it_was(posterior):
+    model = layers.bayesian(Net().eval(), posterior)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    mean = layers.mean_network(model)
+    assert repr(mean) == repr(Net())
+    assert not any(m.training for m in mean.modules())
+    assert mean.again is mean.block["shared"]
+    with torch.no_grad():
+        for p in mean.parameters():
+            p.zero_()
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+    assert set(layers.summary(mean)["random"]) == set()
+
+
+@both
+def test_mean_network_can_be_traced_and_exported(posterior):
+    net = nn.Sequential(nn.Conv2d(1, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2))
+    mean = layers.mean_network(layers.bayesian(net, posterior)).eval()
+    x = torch.randn(4, 1, 3, 3)
+    exported = torch.export.export(mean, (x,)).module()
+    assert torch.allclose(exported(x), mean(x))
+    operations = {str(node.target) for node in torch.export.export(mean, (x,)).graph.nodes}
+    assert not any("rand" in operation for operation in operations)
+
+
 def test_twin_of_a_network_that_is_bayesian_already_is_a_copy():
     model = nn.Sequential(layers.MNFLinear(3, 2), nn.Linear(2, 2))
     twin = layers.bayesian(model, "mean-field")

@@ -205,7 +205,7 @@ def test_mutual_information_needs_samples() -> None:
 
 
 def test_a_curve_needs_a_bin() -> None:
-    with pytest.raises(ValueError, match="n_bins must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="n_bins must be an integer of at least 1, got 0"):
         metrics.reliability_curve(*draw(5, 3), n_bins=0)
 
 

@@ -114,7 +114,7 @@ def test_mnf_mlp_has_a_noise_for_every_output_or_none():
     assert models.MNFMLP((3, 4, 2), noise_std=None).noise_std is None
     assert repr(model.likelihood) == "Gaussian(outputs=2)"
     assert model.likelihood.noise_log_var is model.noise_log_var
-    assert list(model.state_dict())[0] == "noise_log_var"
+    assert next(iter(model.state_dict())) == "noise_log_var"
     assert repr(models.MNFMLP((3, 2), noise_std=None).likelihood) == "Categorical()"
 
 

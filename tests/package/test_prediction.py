@@ -208,7 +208,7 @@ def test_memory_stays_bounded_whatever_samples_and_inputs(model, inputs, samples
 
 
 def test_nothing_is_guessed_from_a_shape():
-    """A converted regression network was once a classifier of one class, and a segmentation one of columns."""
+    """A converted regression network was once a classifier of one class."""
     x = torch.linspace(-1, 1, 64)[:, None]
     network = layers.bayesian(nn.Sequential(nn.Linear(1, 16), nn.Tanh(), nn.Linear(16, 1)))
     with pytest.raises(ValueError, match=r"Categorical\(\).*Gaussian\(\).*Bernoulli\(\) as likelihood"):
@@ -300,7 +300,7 @@ def test_a_model_is_neither_copied_nor_run_again_after_an_error_of_its_own():
                 raise RuntimeError("no memory left")
             return super().forward(x)
 
-    with pytest.raises(RuntimeError, match="^no memory left$"):
+    with pytest.raises(RuntimeError, match=r"^no memory left$"):
         predict(Tired(3, 2), torch.rand(5, 3), likelihood=likelihoods.Categorical())
     assert calls == [1, 5]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from mnf_lite import fit, layers, likelihoods, models, predict, training
 from mnf_lite.files import load_tensors
@@ -391,6 +391,191 @@ def test_a_folder_that_cannot_be_made_stops_the_run_before_it_starts(tmp_path):
     assert same(state(network), before)
 
 
+# ----------------------------------------------------------------- optimizers, rates, priors, parts of the KL
+
+
+def rates(monkeypatch, **options):
+    """The rates of every step, by group."""
+    seen = []
+
+    def keep(objective, optimizer, loss, where, update=training._update):
+        seen.append([group["lr"] for group in optimizer.param_groups])
+        update(objective, optimizer, loss, where)
+
+    monkeypatch.setattr(training, "_update", keep)
+    run(model(models.MeanFieldLeNet), **options)  # 4 steps an epoch
+    return seen
+
+
+def test_log_variances_have_a_rate_of_their_own(monkeypatch):
+    assert rates(monkeypatch, lr=1e-3, lr_log_var=2e-2) == [[1e-3, 2e-2]] * 8
+    network, plain = model(models.MeanFieldLeNet), model(models.MeanFieldLeNet)
+    run(network, lr=1e-3, lr_log_var=1e-1, epochs=1)
+    run(plain, lr=1e-3, epochs=1)
+    for name, parameter in network.named_parameters():
+        moved = (parameter - model(models.MeanFieldLeNet).get_parameter(name)).abs().max()
+        assert (moved > 0.02) == name.endswith("log_var"), name
+
+
+def test_all_rates_fall_over_the_last_part_of_the_run(monkeypatch):
+    seen = rates(monkeypatch, lr=1.0e-3, lr_log_var=2.0e-3, decay=0.5)
+    factors = [1, 1, 1, 1, 1, 0.755, 0.51, 0.265]  # to 0.02 where the run ends
+    assert [step[0] for step in seen] == pytest.approx([1e-3 * factor for factor in factors])
+    assert [step[1] for step in seen] == pytest.approx([2e-3 * factor for factor in factors])
+
+
+def test_a_schedule_of_ones_own_gives_the_factor_on_all_rates(monkeypatch):
+    seen = rates(monkeypatch, lr=1e-3, decay=lambda done: 1 - done)
+    assert [step[0] for step in seen] == pytest.approx([1e-3 * (1 - k / 8) for k in range(8)])
+
+
+def test_one_rate_named_twice_is_one_rate():
+    networks = [model(models.MeanFieldLeNet) for _ in range(2)]
+    run(networks[0], lr=1e-3)
+    run(networks[1], lr=1e-3, lr_log_var=1e-3)
+    for a, b in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda groups: torch.optim.SGD(groups, momentum=0.9, nesterov=True),
+        lambda groups: torch.optim.SGD(groups),  # whose state holds None
+        lambda groups: torch.optim.NAdam(groups),
+        lambda groups: torch.optim.Adam(groups, betas=(0.8, 0.9), amsgrad=True),
+        torch.optim.Rprop,
+        torch.optim.ASGD,
+    ],
+    ids=["momentum", "SGD", "NAdam", "amsgrad", "Rprop", "ASGD"],
+)
+def test_any_optimizer_continues_equal_to_the_bit(make, tmp_path):
+    options = {"optimizer": make, "lr_log_var": 1e-2, "epochs": 3, "decay": 0.5}
+    whole, broken, resumed = (model(models.MeanFieldLeNet) for _ in range(3))
+    expected = run(whole, **options)
+
+    def interrupting(*arguments, score=training._score):
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return score(*arguments)
+
+    calls = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_score", interrupting)
+        with pytest.raises(KeyboardInterrupt):
+            run(broken, **options, checkpoint=tmp_path / "c", validation=bars(20))
+    history = run(resumed, **options, checkpoint=tmp_path / "c", validation=bars(20))
+    assert same(state(resumed), state(whole))
+    assert history.nll == expected.nll
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"decay": 0.25}, "decay 0.5, not 0.25"),
+        ({"decay": 0.0}, "decay 0.5, not 0.0"),
+        ({"epochs": 3}, "epochs 2, not 3"),  # the decay would have come later
+        ({"lr_log_var": 0.1}, "lr_log_var 0.01, not 0.1"),
+        ({"optimizer": torch.optim.SGD}, r"optimizer None, not SGD \("),
+    ],
+)
+def test_a_checkpoint_of_other_rates_is_refused(change, message, tmp_path):
+    options = {"decay": 0.5, "lr_log_var": 0.01, "checkpoint": tmp_path / "c"}
+    run(model(), **options)
+    with pytest.raises(ValueError, match=message):
+        run(model(), **options | change)
+
+
+def test_learned_priors_are_set_every_fifty_steps_and_saved(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(training, "update_priors", lambda m: (calls.append(1), layers.update_priors(m)))
+    torch.manual_seed(0)
+    network = models.MNFLeNet(SMALL, prior_std="learned")
+    run(network, batch_size=1, checkpoint=tmp_path / "c")  # 120 steps
+    assert len(calls) == 3
+    assert all(0 < layer.prior_std < 1 for layer in (network.conv1, network.dense[0]))
+    again = models.MNFLeNet(SMALL, prior_std="learned")
+    run(again, batch_size=1, checkpoint=tmp_path / "c")
+    assert same(state(network), state(again))
+
+
+@pytest.mark.parametrize("kind", [models.MNFLeNet, models.MeanFieldLeNet, models.LeNet])
+def test_the_history_keeps_the_parts_of_the_kl(kind):
+    history = run(model(kind))
+    for kl, weights, bias, log_q, log_r in zip(
+        history.kl, history.kl_weights, history.kl_bias, history.log_q, history.log_r, strict=True
+    ):
+        assert kl == pytest.approx(weights + bias + log_q - log_r, rel=1e-4, abs=1e-3)
+        assert (weights > 0) == (kind is not models.LeNet)
+        assert (log_q != 0) == (kind is models.MNFLeNet)
+
+
+# ------------------------------------------------------------------------------------- loaders and data sets
+
+
+class Jittered(Dataset):
+    """Bars that are made brighter or darker, anew each time."""
+
+    def __len__(self):
+        return 60
+
+    def __getitem__(self, i):
+        return X[i % 8] * (0.5 + torch.rand(())), Y[i % 8]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Jittered,
+        lambda: DataLoader(Jittered(), 16, shuffle=True),
+        lambda: DataLoader(Jittered(), 16, shuffle=True, generator=torch.Generator().manual_seed(5)),
+    ],
+    ids=["data set", "loader", "loader with a generator"],
+)
+def test_augmentation_and_shuffling_continue_equal_to_the_bit(make, tmp_path):
+    whole, part = model(), model()
+    run(whole, make(), epochs=3)
+    run(part, make(), epochs=1, checkpoint=tmp_path / "c")
+    run(part, make(), epochs=3, checkpoint=tmp_path / "c")
+    assert same(state(whole), state(part))
+
+
+def test_a_loader_gives_the_number_of_examples_and_batches(monkeypatch):
+    loader = DataLoader(bars(), 10, drop_last=True)
+    assert len(run(model(), loader, batch_size=10, validation=loader).val_nll) == 2
+
+    class Bare:
+        def __len__(self):
+            return 6
+
+        def __iter__(self):
+            return iter(loader)
+
+    with pytest.raises(ValueError, match=r"Bare does not say how many examples.*kl_weight=1/N"):
+        run(model(), Bare())
+    run(model(), Bare(), kl_weight=1 / 60)
+
+
+def test_tokens_and_masks_train_and_a_wrong_batch_is_named():
+    class Words(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.last = nn.Embedding(7, 4), layers.MNFLinear(4, 2)
+            self.likelihood = likelihoods.Categorical()
+
+        def forward(self, x):
+            return self.last((self.table(x["ids"]) * x["mask"][..., None]).mean(1))
+
+    def example(i):
+        return {"ids": torch.full((3,), i % 7), "mask": torch.ones(3)}, int(i % 7 > 3)
+
+    history = run(Words(), [example(i) for i in range(60)], epochs=8, lr=0.05, kl_weight=1e-6)
+    assert history.accuracy[-1] > 0.9
+    with pytest.raises(ValueError, match=r"labels must be in 0\.\.1, got 0\.\.5"):
+        run(Words(), [*map(example, range(40)), (example(0)[0], 5)])
+
+
 # --------------------------------------------------------------------------------------- two processes
 
 
@@ -462,6 +647,7 @@ def in_one_process_and_two(tmp_path_factory):
             capture_output=True,
             text=True,
             env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": ROOT},
+            timeout=300,
         )
         assert process.returncode == 0, process.stderr
         found += [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
