@@ -298,9 +298,12 @@ def test_page_on_paper_cuts_nothing_and_is_black_on_white(name: str, book: Path,
     settle(visit.page)
     visit.page.emulate_media(media="print")
     cut = visit.page.evaluate(
-        """() => [...document.querySelectorAll('article :is(pre, table, .cell_output, figure)')]
-            .filter(e => e.offsetParent)
-            .filter(e => e.scrollWidth > e.clientWidth + 1 || e.getBoundingClientRect().right > innerWidth).map(e => e.outerHTML.slice(0, 120))"""
+        """() => {
+          const right = e => e.getBoundingClientRect().right;
+          const fits = e => e.scrollWidth <= e.clientWidth + 1 && right(e) <= innerWidth + 1;
+          return [...document.querySelectorAll('article :is(pre, table, .cell_output, figure)')]
+            .filter(e => e.offsetParent && !fits(e)).map(e => e.outerHTML.slice(0, 120));
+        }"""
     )
     colours = visit.page.evaluate(
         """() => [getComputedStyle(document.body).backgroundColor,
