@@ -2,8 +2,9 @@
 
 from mnf_lite.flows.affine import ActNorm, AffineConstant
 from mnf_lite.flows.autoregressive import IAF, MAF
-from mnf_lite.flows.base import Compose, Flow, NormalizingFlow, StandardNormal
+from mnf_lite.flows.base import Compose, Density, Flow, NormalizingFlow, StandardNormal
 from mnf_lite.flows.coupling import AdditiveCoupling, AffineCoupling, GatedCoupling
+from mnf_lite.flows.elementwise import Exp, Sigmoid
 from mnf_lite.flows.linear import InvertibleLinear
 from mnf_lite.flows.planar import Planar, Radial
 from mnf_lite.flows.spline import SplineAutoregressive, SplineCoupling
@@ -16,12 +17,15 @@ __all__ = [
     "AffineConstant",
     "AffineCoupling",
     "Compose",
+    "Density",
+    "Exp",
     "Flow",
     "GatedCoupling",
     "InvertibleLinear",
     "NormalizingFlow",
     "Planar",
     "Radial",
+    "Sigmoid",
     "SplineAutoregressive",
     "SplineCoupling",
     "StandardNormal",

@@ -5,88 +5,185 @@ the log-determinant of the Jacobian of the map it has just applied.
 """
 
 import math
-from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Transform, constraints
-from torch.types import _size
 
-Part = Distribution | Transform
-NO_SHAPE = torch.Size()
+from mnf_lite.nets import positive_int
 
 
 class Flow(nn.Module):
     r"""An invertible map of :math:`\mathbb R^{\mathrm{dim}}` whose Jacobian determinant is known.
 
+    .. math:: x = f(z), \quad z = f^{-1}(x), \qquad
+              \log\Bigl|\det\frac{\partial z}{\partial x}\Bigr|
+              = -\log\Bigl|\det\frac{\partial x}{\partial z}\Bigr|
+
+    A subclass defines ``forward`` and ``inverse`` and calls :meth:`check` on what comes in.
+
     Args:
         dim: number of coordinates, the size of the last axis.
+        context: size of the last axis of the context on which the map depends; 0 for a map that takes none.
+
+    Shape:
+        ``z`` and ``x [..., dim]``, ``context [..., context]`` and log-determinants ``[...]``. The leading
+        axes of points and context broadcast.
+
+    Raises:
+        ValueError: ``dim`` or ``context`` is no integer, or too small.
+
+    Source:
+        Papamakarios et al. (2021), section 2.1, https://arxiv.org/abs/1912.02762
+
+    Example:
+        >>> class Double(Flow):
+        ...     def forward(self, z, context=None):
+        ...         z = self.check(z, context=context)
+        ...         return 2 * z, z.new_full(z.shape[:-1], self.dim * math.log(2))
+        ...     def inverse(self, x, context=None):
+        ...         x = self.check(x, context=context)
+        ...         return x / 2, x.new_full(x.shape[:-1], -self.dim * math.log(2))
+        >>> x, log_det = Double(3)(torch.ones(5, 3))
+        >>> log_det.shape
+        torch.Size([5])
     """
 
-    dim: int
-
-    def __init__(self, dim: int) -> None:
-        if not isinstance(dim, int) or dim < 1:
-            raise ValueError(f"dim must be an integer of at least 1, got {dim!r}")
+    def __init__(self, dim: int, context: int = 0) -> None:
         super().__init__()
-        self.dim = dim
+        self.dim = positive_int(dim, f"{type(self).__name__}'s dim")
+        self.context = positive_int(context, f"{type(self).__name__}'s context", least=0)
 
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Map ``z [..., dim]`` to ``x [..., dim]``; also ``log|det dx/dz| [...]``."""
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map ``z [..., dim]`` to ``x [..., dim]``; also return ``log|det dx/dz| [...]``."""
         raise TypeError(f"{type(self).__name__} defines no forward: subclasses of Flow must")
 
-    def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map ``x [..., dim]`` to ``z [..., dim]``; also ``log|det dz/dx| [...]``."""
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map ``x [..., dim]`` to ``z [..., dim]``; also return ``log|det dz/dx| [...]``."""
         raise TypeError(f"{type(self).__name__} defines no inverse: subclasses of Flow must")
 
-    def check(self, x: Tensor) -> Tensor:
-        """Return ``x`` if it is a floating-point tensor ``[..., dim]``, else say what it is."""
+    def check(self, x: Tensor, own: Tensor | None = None, context: Tensor | None = None) -> Tensor:
+        """Return the points if the flow can take them, else say what came.
+
+        Args:
+            x: points ``[..., dim]``.
+            own: a parameter or buffer of the flow, whose dtype and device the points must have.
+            context: what came as context ``[..., context]``.
+
+        Returns:
+            The points, expanded to the leading axes that points and context have together.
+
+        Raises:
+            TypeError: x or the context is no floating-point tensor, or has another dtype than the flow.
+            ValueError: another shape or device; a context that is missing or not wanted.
+        """
+        name = type(self).__name__
         if not isinstance(x, Tensor) or not x.is_floating_point():
-            came = f"{x.dtype} tensor" if isinstance(x, Tensor) else type(x).__name__
-            raise TypeError(f"{type(self).__name__} expects a floating-point tensor, got {came}")
+            raise TypeError(f"{name} expects a floating-point tensor, got {came(x)}")
         if x.ndim == 0 or x.shape[-1] != self.dim:
-            raise ValueError(f"{type(self).__name__} expects shape [..., {self.dim}], got {list(x.shape)}")
-        return x
+            raise ValueError(f"{name} expects shape [..., {self.dim}], got {list(x.shape)}")
+        if own is not None and (x.dtype != own.dtype or x.device != own.device):
+            if x.device != own.device:
+                raise ValueError(f"{name} is on {own.device}, got a tensor on {x.device}")
+            if not torch.is_autocast_enabled(x.device.type):
+                raise TypeError(f"{name} has parameters of {own.dtype}, got a {x.dtype} tensor")
+        return x if context is None and not self.context else self.check_context(x, context)
+
+    def check_context(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """Return ``x`` with the leading axes of ``x`` and ``context`` together, if the context fits."""
+        name, expected = type(self).__name__, f"a context [..., {self.context}]"
+        if not self.context:
+            raise ValueError(f"{name} takes no context (it was made with context=0), got {came(context)}")
+        if context is None:
+            raise ValueError(f"{name} expects {expected}, got none")
+        if not isinstance(context, Tensor) or not context.is_floating_point():
+            raise TypeError(f"{name} expects {expected} of floating-point numbers, got {came(context)}")
+        if context.ndim == 0 or context.shape[-1] != self.context:
+            raise ValueError(f"{name} expects {expected}, got shape {list(context.shape)}")
+        if context.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise TypeError(
+                f"{name} expects a context of the points' {x.dtype}, got a {context.dtype} tensor"
+            )
+        if context.device != x.device:
+            raise ValueError(
+                f"{name} expects a context on the points' {x.device}, got one on {context.device}"
+            )
+        try:
+            points = x.expand(*torch.broadcast_shapes(x.shape[:-1], context.shape[:-1]), self.dim)  # type: ignore[no-untyped-call]
+        except RuntimeError:
+            shapes = f"points {list(x.shape)} and context {list(context.shape)}"
+            raise ValueError(f"{name} expects leading axes that broadcast, got {shapes}") from None
+        return points
 
     def extra_repr(self) -> str:
         """Show what the printed module is made with."""
-        return f"dim={self.dim}"
+        return f"dim={self.dim}" + (f", context={self.context}" if self.context else "")
 
 
-def check_parity(parity: int) -> int:
-    """Return ``parity`` if it is 0 or 1."""
-    if parity not in (0, 1):
-        raise ValueError(f"parity must be 0 or 1, got {parity!r}")
-    return parity
+def came(thing: object) -> str:
+    """Return in words what came in a tensor's place."""
+    return f"a {thing.dtype} tensor" if isinstance(thing, Tensor) else f"{type(thing).__name__}"
 
 
 BOUND = 7.0  # of log-scales: a factor between 1/1100 and 1100 in every flow
 
 
-def soft_bound(a: Tensor, sign: int = 1) -> Tensor:
-    r"""Keep log-scales within ±7 smoothly, :math:`\pm a / (1 + |a|/7)`: the identity near 0, then flat."""
-    return a / torch.rsub(a.abs(), sign, alpha=-sign / BOUND)  # sign + |a| sign / 7, in one step
+def soft_bound(a: Tensor) -> Tensor:
+    r"""Keep log-scales within ±7 smoothly, :math:`a / (1 + |a|/7)`: the identity near 0, then flat.
+
+    Example:
+        >>> soft_bound(torch.tensor([0.0, 7.0, -7.0]))
+        tensor([ 0.0000,  3.5000, -3.5000])
+    """
+    return a / (1 + a.abs() / BOUND)
 
 
 class Compose(Flow):
-    r"""A chain of flows is a flow.
+    r"""A chain of flows is a flow, and a slice of a chain is a chain.
 
     .. math:: f = f_K \circ \dots \circ f_1, \qquad
               \log|\det \partial x/\partial z| = \sum_k \log|\det \partial z_k/\partial z_{k-1}|
 
+    The flows that were made with a context all read the one that the chain is given; the others ignore it.
+
     Args:
         flows: the flows in the order in which ``forward`` applies them, all of the same dimension.
         dim: number of coordinates; needed only for an empty chain, which is the identity.
+
+    Shape:
+        ``[..., dim] -> [..., dim]`` and log-determinants ``[...]``
+
+    Raises:
+        TypeError: something in the list is no flow.
+        ValueError: flows of different dimensions, or of contexts of different sizes.
+
+    Source:
+        Rezende & Mohamed (2015), eqs. 6-7, https://arxiv.org/abs/1505.05770
+
+    Example:
+        >>> from mnf_lite.flows import AffineConstant, Radial
+        >>> chain = Compose([Radial(2), AffineConstant(2), Radial(2)])
+        >>> x, log_det = chain(torch.zeros(5, 2))
+        >>> [state.shape for state in chain[:2].trace(torch.zeros(2))]
+        [torch.Size([2]), torch.Size([2]), torch.Size([2])]
     """
 
     def __init__(self, flows: Iterable[Flow], dim: int | None = None) -> None:
+        if not isinstance(flows, Iterable):
+            raise TypeError(f"Compose expects a list of flows, got {came(flows)}")
         flows = list(flows)
-        dims = sorted({flow.dim for flow in flows} | ({dim} if dim is not None else set()))
+        for flow in flows:
+            if not isinstance(flow, Flow):
+                raise TypeError(f"Compose expects flows, got {came(flow)}")
+        dims = sorted({flow.dim for flow in flows} | ({dim} if dim is not None else set()), key=str)
         if len(dims) != 1:
-            came = dims or "an empty list and no dim"
-            raise ValueError(f"Compose expects flows of one common dimension, got {came}")
-        super().__init__(dims[0])
+            got = dims or "an empty list and no dim"
+            raise ValueError(f"Compose expects flows of one common dimension, got {got}")
+        contexts = sorted({flow.context for flow in flows if flow.context})
+        if len(contexts) > 1:
+            raise ValueError(f"Compose expects flows with contexts of one size, got {contexts}")
+        super().__init__(dims[0], *contexts)
         self.flows = nn.ModuleList(flows)
 
     def __len__(self) -> int:
@@ -95,211 +192,234 @@ class Compose(Flow):
     def __iter__(self) -> Iterator[Flow]:
         return iter(self.flows)  # type: ignore[arg-type]
 
-    def __getitem__(self, index: int) -> Flow:
+    @overload
+    def __getitem__(self, index: int) -> Flow: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Compose": ...
+
+    def __getitem__(self, index: int | slice) -> Flow:
+        """Return one of the flows, or for a slice the chain of some of them."""
+        if isinstance(index, slice):
+            return Compose(list(self)[index], self.dim)
         return self.flows[index]  # type: ignore[return-value]
 
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Apply the first flow first; the log-determinants add up."""
-        x, log_det = self.check(z), None
+        x, log_det = self.check(z, context=context), None
         for flow in self:
-            x, step = flow(x)
+            x, step = flow(x, context) if flow.context else flow(x)
             log_det = step if log_det is None else log_det + step
-        return x, z.new_zeros(z.shape[:-1]) if log_det is None else log_det
+        return x, x.new_zeros(x.shape[:-1]) if log_det is None else log_det
 
-    def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Undo the last flow first; the log-determinants add up."""
-        z, log_det = self.check(x), None
+        z, log_det = self.check(x, context=context), None
         for flow in reversed(list(self)):
-            z, step = flow.inverse(z)
+            z, step = flow.inverse(z, context) if flow.context else flow.inverse(z)
             log_det = step if log_det is None else log_det + step
-        return z, x.new_zeros(x.shape[:-1]) if log_det is None else log_det
+        return z, z.new_zeros(z.shape[:-1]) if log_det is None else log_det
 
-    def trace(self, z: Tensor) -> list[Tensor]:
-        """Every state on the way from z to x: ``[z_0 = z, z_1, ..., z_K = x]``, each ``[..., dim]``."""
-        states = [self.check(z)]
+    def trace(self, z: Tensor, context: Tensor | None = None) -> list[Tensor]:
+        """Return every state from z to x: ``[z_0 = z, z_1, ..., z_K = x]``, each ``[..., dim]``."""
+        states = [self.check(z, context=context)]
         for flow in self:
-            states.append(flow(states[-1])[0])
+            states.append((flow(states[-1], context) if flow.context else flow(states[-1]))[0])
         return states
 
-    def trace_inverse(self, x: Tensor) -> list[Tensor]:
-        """Every state on the way from x to z: ``[z_K = x, ..., z_1, z_0 = z]``, each ``[..., dim]``."""
-        states = [self.check(x)]
+    def trace_inverse(self, x: Tensor, context: Tensor | None = None) -> list[Tensor]:
+        """Return every state from x to z: ``[z_K = x, ..., z_1, z_0 = z]``, each ``[..., dim]``."""
+        states = [self.check(x, context=context)]
         for flow in reversed(list(self)):
-            states.append(flow.inverse(states[-1])[0])
+            x = states[-1]
+            states.append((flow.inverse(x, context) if flow.context else flow.inverse(x))[0])
         return states
 
 
-class StandardNormal(Distribution):
+Shape = int | Sequence[int]
+
+
+def as_shape(shape: Any, owner: str) -> tuple[int, ...]:
+    """Return a shape of samples as a tuple; ``owner`` is the class named where it is none."""
+    sizes = shape if isinstance(shape, list | tuple) else (shape,)
+    return tuple(positive_int(size, f"every size in {owner}'s sample shape", least=0) for size in sizes)
+
+
+class Density(nn.Module):
+    """A probability density on R^dim that can be scored and drawn from: what a flow takes as its base.
+
+    A subclass defines ``log_prob`` and ``rsample``, and holds its tensors in parameters and buffers, so that
+    it moves, casts and saves with the flow on it. Distributions of :mod:`torch.distributions` are made in
+    these methods, of the tensors as they are at the time.
+
+    Args:
+        dim: number of coordinates.
+        context: size of the last axis of the context on which the density depends; 0 for none.
+
+    Example:
+        >>> from torch import distributions as D
+        >>> class Laplace(Density):
+        ...     def __init__(self, scale):
+        ...         super().__init__(len(scale))
+        ...         self.scale = nn.Parameter(scale)
+        ...     def distribution(self):
+        ...         return D.Independent(D.Laplace(torch.zeros_like(self.scale), self.scale), 1)
+        ...     def log_prob(self, x, context=None):
+        ...         return self.distribution().log_prob(x)
+        ...     def rsample(self, shape=(), context=None):
+        ...         return self.distribution().rsample(shape)
+        >>> Laplace(torch.ones(2)).double().sample((5,)).dtype
+        torch.float64
+    """
+
+    has_rsample = True
+
+    def __init__(self, dim: int, context: int = 0) -> None:
+        super().__init__()
+        self.dim = positive_int(dim, f"{type(self).__name__}'s dim")
+        self.context = positive_int(context, f"{type(self).__name__}'s context", least=0)
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Return ``[]``: it is one density, not several."""
+        return torch.Size()
+
+    @property
+    def event_shape(self) -> torch.Size:
+        """Return ``[dim]``, the shape of one point."""
+        return torch.Size((self.dim,))
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return the log-density in nats of ``x [..., dim] -> [...]``."""
+        raise TypeError(f"{type(self).__name__} defines no log_prob: subclasses of Density must")
+
+    def rsample(self, shape: Shape = (), context: Tensor | None = None) -> Tensor:
+        """Draw points ``[*shape, dim]``, differentiable in the parameters."""
+        raise TypeError(f"{type(self).__name__} defines no rsample: subclasses of Density must")
+
+    @torch.no_grad()
+    def sample(self, shape: Shape = (), context: Tensor | None = None) -> Tensor:
+        """Draw points ``[*shape, dim]``, by default one point ``[dim]``, without gradients."""
+        return self.rsample(shape, context)
+
+    def rsample_and_log_prob(self, shape: Shape = (), context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Draw points ``[*shape, dim]`` and score them, ``[*shape]``; both differentiable."""
+        x = self.rsample(shape, context)
+        return x, self.log_prob(x, context)
+
+
+class StandardNormal(Density):
     r"""The normal distribution of zero mean and unit covariance on :math:`\mathbb R^{\mathrm{dim}}`.
 
     Args:
-        loc: zeros ``[dim]``; they give the distribution its dimension, dtype and device.
+        dim: number of coordinates.
+
+    Source:
+        Rezende & Mohamed (2015), section 4, https://arxiv.org/abs/1505.05770
+
+    Example:
+        >>> StandardNormal(2).log_prob(torch.zeros(2))
+        tensor(-1.8379)
     """
 
-    arg_constraints: ClassVar[dict[str, Any]] = {}
-    support = constraints.real_vector
-    has_rsample = True
+    like: Tensor
 
-    def __init__(self, loc: Tensor) -> None:
-        self.loc = loc
-        super().__init__(event_shape=loc.shape, validate_args=False)
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+        self.register_buffer("like", torch.zeros(()), persistent=False)  # has the dtype and device of samples
 
-    @property
-    def mean(self) -> Tensor:
-        """Zeros ``[dim]``."""
-        return self.loc
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return the log-density in nats of ``x [..., dim] -> [...]``."""
+        return -0.5 * (x.square().sum(-1) + self.dim * math.log(2 * math.pi))
 
-    @property
-    def variance(self) -> Tensor:
-        """Ones ``[dim]``."""
-        return torch.ones_like(self.loc)
-
-    def rsample(self, sample_shape: _size = NO_SHAPE) -> Tensor:
-        """Draw points ``[*sample_shape, dim]``, by default one point ``[dim]``."""
-        return torch.randn(self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Log-density in nats of ``value [..., dim] -> [...]``."""
-        return -0.5 * (value.square().sum(-1) + value.shape[-1] * math.log(2 * math.pi))
+    def rsample(self, shape: Shape = (), context: Tensor | None = None) -> Tensor:
+        """Draw points ``[*shape, dim]``, by default one point ``[dim]``."""
+        shape = as_shape(shape, "StandardNormal")
+        return torch.randn(*shape, self.dim, dtype=self.like.dtype, device=self.like.device)
 
     def entropy(self) -> Tensor:
-        """Entropy in nats, a scalar."""
-        return self.loc.new_tensor(0.5 * len(self.loc) * (1 + math.log(2 * math.pi)))
+        """Return the entropy in nats, a scalar."""
+        return self.like.new_tensor(0.5 * self.dim * (1 + math.log(2 * math.pi)))
 
 
-class NormalizingFlow(nn.Module):
-    r"""A probability density: the base distribution's, carried through a flow.
+class NormalizingFlow(Density):
+    r"""A probability density: the base's, carried through a flow.
 
     .. math:: x = f(z), \quad z \sim p_Z, \qquad \log p_X(x) = \log p_Z\bigl(f^{-1}(x)\bigr)
               + \log\Bigl|\det\frac{\partial f^{-1}}{\partial x}\Bigr|
 
-    The methods are those of :class:`torch.distributions.Distribution`.
+    Methods and shapes are those of :class:`torch.distributions.Distribution`: with ``batch_shape [dim]``
+    empty and ``event_shape [dim]`` it can be the base of a ``TransformedDistribution``. It is a module and
+    no ``Distribution``, whose tensors would not move: ``kl_divergence`` and ``MixtureSameFamily``, which ask
+    for the class, do not take it.
+
+    A flow that reads a context makes a conditional density: ``sample(shape, context)`` draws points
+    ``[*shape, *leading axes of the context, dim]``, and ``log_prob(x, context)`` broadcasts the leading axes.
 
     Args:
         flow: the map f from base noise z to data x.
-        base: the distribution of z, with event shape ``[flow.dim]``; the standard normal if None. Its tensors
-            are copied into buffers, so that it moves, casts and saves with the flow; its parameters become
-            parameters of this module and are trained.
+        base: the density of z, of the flow's dimension and without a context, such as another
+            :class:`NormalizingFlow` or a :class:`Density` of one's own; the standard normal if None.
 
     Raises:
-        ValueError: the base has another event shape, or holds a tensor computed from parameters, whose graph
-            the first backward pass would free.
+        TypeError: the flow is no :class:`Flow`, or the base no :class:`Density`.
+        ValueError: the base has another dimension than the flow, or asks for a context.
 
     Source:
-        Rezende & Mohamed (2015), eq. 5.
+        Rezende & Mohamed (2015), eq. 5, https://arxiv.org/abs/1505.05770
+
+    Example:
+        >>> from mnf_lite.flows import MAF
+        >>> density = NormalizingFlow(Compose([MAF(2, context=3), MAF(2, parity=1, context=3)]))
+        >>> density.log_prob(torch.zeros(5, 2), torch.ones(3)).shape
+        torch.Size([5])
+        >>> density.sample(7, torch.ones(4, 3)).shape
+        torch.Size([7, 4, 2])
     """
 
-    def __init__(self, flow: Flow, base: Distribution | None = None) -> None:
-        super().__init__()
-        self.flow = flow
+    def __init__(self, flow: Flow, base: Density | None = None) -> None:
+        if not isinstance(flow, Flow):
+            raise TypeError(f"NormalizingFlow expects a Flow, got {came(flow)}")
         if base is None:
-            like = next(flow.parameters(), torch.empty(()))
-            base = StandardNormal(torch.zeros(flow.dim, dtype=like.dtype, device=like.device))
-        if base.event_shape != (flow.dim,):
-            raise ValueError(
-                f"the base must have the flow's event shape [{flow.dim}], got {list(base.event_shape)} with"
-                f" batch shape {list(base.batch_shape)}: torch.distributions.Independent turns this into that"
+            base = StandardNormal(flow.dim).to(next(flow.parameters(), torch.empty(())))
+        if not isinstance(base, Density):
+            raise TypeError(
+                f"NormalizingFlow expects a base that is a Density, got {came(base)}: the tensors of a"
+                " distribution would not move with the flow, so hold them in a subclass of flows.Density, as"
+                " its docstring shows"
             )
-        self._blueprint = Blueprint(base, self, "base", {})
+        if base.dim != flow.dim or base.context:
+            raise ValueError(
+                f"NormalizingFlow expects a base of the flow's dim={flow.dim} that takes no context,"
+                f" got dim={base.dim}, context={base.context}"
+            )
+        super().__init__(flow.dim, flow.context)
+        self.flow = flow
+        self.base = base
+        self.has_rsample = base.has_rsample
 
-    @property
-    def base(self) -> Distribution:
-        """The base distribution, made of the module's present buffers and parameters."""
-        base = self._blueprint.build(self, {})
-        assert isinstance(base, Distribution)
-        return base
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density in nats of ``x [..., dim] -> [...]``."""
-        z, log_det = self.flow.inverse(x)
-        log_prob: Tensor = self.base.log_prob(z)
-        return log_prob + log_det
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return the log-density in nats of ``x [..., dim] -> [...]``."""
+        z, log_det = self.flow.inverse(x, context)
+        return self.base.log_prob(z) + log_det
 
     @torch.no_grad()
-    def sample(self, shape: _size = NO_SHAPE) -> Tensor:
+    def sample(self, shape: Shape = (), context: Tensor | None = None) -> Tensor:
         """Draw points ``[*shape, dim]``, by default one point ``[dim]``, without gradients."""
-        x: Tensor = self.flow(self.base.sample(shape))[0]
+        x: Tensor = self.flow(self.base.sample(self.base_shape(shape, context)), context)[0]
         return x
 
-    def rsample(self, shape: _size = NO_SHAPE) -> Tensor:
+    def rsample(self, shape: Shape = (), context: Tensor | None = None) -> Tensor:
         """Draw points ``[*shape, dim]``, differentiable in the parameters of the flow and of the base."""
-        x: Tensor = self.flow(self.base.rsample(shape))[0]
+        x: Tensor = self.flow(self.base.rsample(self.base_shape(shape, context)), context)[0]
         return x
 
+    def rsample_and_log_prob(self, shape: Shape = (), context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Draw points ``[*shape, dim]`` and score them, ``[*shape]``, in one pass through the flow."""
+        z, log_prob = self.base.rsample_and_log_prob(self.base_shape(shape, context))
+        x, log_det = self.flow(z, context)
+        return x, log_prob - log_det
 
-class Blueprint:
-    """A distribution (or a transform inside one) without its tensors, which a module holds in its stead.
-
-    A distribution is no module: left alone, its tensors would neither move nor be saved. Building a new one
-    for every use also forgets what the old one has computed and cached from tensors that have changed since.
-
-    Args:
-        thing: the distribution or transform.
-        module: where the tensors are registered.
-        path: the start of the names under which they are.
-        known: blueprints made so far, by the id of their thing: a transform and its inverse know each other.
-    """
-
-    def __init__(self, thing: Part, module: nn.Module, path: str, known: dict[int, "Blueprint"]) -> None:
-        known[id(thing)] = self
-        self.kind = type(thing)
-        self.rest: dict[str, Any] = {}
-        self.tensors: dict[str, tuple[str, torch.Size]] = {}
-        self.parts: dict[str, Blueprint] = {}
-        self.lists: dict[str, list[Blueprint]] = {}
-
-        def draw(part: Part, name: str) -> Blueprint:
-            return known[id(part)] if id(part) in known else Blueprint(part, module, name, known)
-
-        for key, value in vars(thing).items():
-            name = f"{path}_{key.strip('_')}"
-            if isinstance(value, Tensor):
-                self.tensors[key] = (register(module, name, value), value.shape)
-            elif isinstance(value, Part):
-                self.parts[key] = draw(value, name)
-            elif isinstance(value, list | tuple) and value and isinstance(value[0], Part):
-                self.lists[key] = [draw(part, f"{name}_{i}") for i, part in enumerate(value)]
-            else:
-                self.rest[key] = value
-
-    def build(self, module: nn.Module, built: dict[int, Part]) -> Part:
-        """Make the thing anew from the tensors that ``module`` holds; ``built`` are the parts made so far."""
-        if id(self) in built:
-            return built[id(self)]
-        thing: Part = object.__new__(self.kind)
-        built[id(self)] = thing
-        vars(thing).update(self.rest)
-        for key, (name, shape) in self.tensors.items():
-            vars(thing)[key] = getattr(module, name).expand(shape)
-        for key, part in self.parts.items():
-            vars(thing)[key] = part.build(module, built)
-        for key, parts in self.lists.items():
-            vars(thing)[key] = [part.build(module, built) for part in parts]
-        return thing
-
-
-def register(module: nn.Module, name: str, tensor: Tensor) -> str:
-    """Make ``tensor`` a parameter of ``module`` if it is one, else a buffer, and return its name."""
-    if not tensor.requires_grad:
-        module.register_buffer(name, tensor.detach().clone(memory_format=torch.contiguous_format))
-        return name
-    source = tensor if tensor._base is None else tensor._base
-    if not isinstance(source, nn.Parameter) or not is_expanded(source, tensor):
-        raise ValueError(
-            f"the base's tensor {name!r} requires a gradient but is no nn.Parameter: its graph would not"
-            " outlive a backward pass; pass the parameter itself, or a detached tensor"
-        )
-    for known, parameter in module.named_parameters(recurse=False):
-        if parameter is source:
-            return known
-    module.register_parameter(name, source)
-    return name
-
-
-def is_expanded(source: Tensor, view: Tensor) -> bool:
-    """Whether ``view`` is ``source`` as it stands or expanded: the same numbers in the same order."""
-    try:
-        expanded = source.expand(view.shape)
-    except RuntimeError:
-        return False
-    return expanded.data_ptr() == view.data_ptr() and expanded.stride() == view.stride()
+    def base_shape(self, shape: Shape, context: Tensor | None) -> tuple[int, ...]:
+        """Return ``shape`` and the leading axes of the context."""
+        sizes = as_shape(shape, "NormalizingFlow")
+        return sizes if not isinstance(context, Tensor) else (*sizes, *context.shape[:-1])

@@ -19,8 +19,20 @@ class InvertibleLinear(Flow):
     Args:
         dim: number of coordinates.
 
+    Shape:
+        ``[..., dim] -> [..., dim]`` and log-determinants ``[...]``
+
+    Raises:
+        ValueError: ``dim`` is no integer of at least 1.
+
     Source:
-        Kingma & Dhariwal (2018), section 3.2.
+        Kingma & Dhariwal (2018), section 3.2, https://arxiv.org/abs/1807.03039
+
+    Example:
+        >>> flow = InvertibleLinear(3)
+        >>> W = flow(torch.eye(3))[0].T
+        >>> torch.allclose(W @ W.T, torch.eye(3), atol=1e-5)  # at the start
+        True
     """
 
     permutation: Tensor
@@ -37,20 +49,22 @@ class InvertibleLinear(Flow):
         self.register_buffer("permutation", P.argmax(0))  # (P y)_permutation = y
 
     def factors(self) -> tuple[Tensor, Tensor]:
-        """The unit lower triangular and the upper triangular factor, ``[dim, dim]`` each."""
+        """Return the unit lower triangular and the upper triangular factor, ``[dim, dim]`` each."""
         L = self.lower.tril(-1).diagonal_scatter(torch.ones_like(self.sign))
         return L, self.upper.triu(1).diagonal_scatter(self.sign * torch.exp(self.log_diag))
 
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """``x = P L U z``."""
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map z to ``x = P L U z``."""
         L, U = self.factors()
-        y = self.check(z) @ U.t() @ L.t()
+        y = self.check(z, self.lower, context) @ U.t() @ L.t()
         return y[..., self.permutation.argsort()], self.log_diag.sum().expand(z.shape[:-1])
 
-    def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """``z = U^-1 L^-1 P^T x`` by two triangular solves."""
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map x to ``z = U^-1 L^-1 P^T x`` by two triangular solves."""
         L, U = self.factors()
-        y = self.check(x).reshape(-1, self.dim)[:, self.permutation].t()  # [..., dim] -> [dim, B]
+        y = (
+            self.check(x, self.lower, context).reshape(-1, self.dim)[:, self.permutation].t()
+        )  # [..., dim] -> [dim, B]
         y = torch.linalg.solve_triangular(L, y, upper=False, unitriangular=True)
         z = torch.linalg.solve_triangular(U, y, upper=True)
         return z.t().reshape(x.shape), -self.log_diag.sum().expand(x.shape[:-1])

@@ -26,8 +26,20 @@ class Planar(Flow):
     Args:
         dim: number of coordinates.
 
+    Shape:
+        ``[..., dim] -> [..., dim]`` and log-determinants ``[...]``
+
+    Raises:
+        ValueError: ``dim`` is no integer of at least 1.
+
     Source:
-        Rezende & Mohamed (2015), eqs. 10-12 and appendix A.1.
+        Rezende & Mohamed (2015), eqs. 10-12 and appendix A.1, https://arxiv.org/abs/1505.05770
+
+    Example:
+        >>> flow, z = Planar(3), torch.randn(5, 3)
+        >>> x, log_det = flow(z)
+        >>> torch.allclose(flow.inverse(x)[0], z, atol=1e-4)
+        True
     """
 
     def __init__(self, dim: int) -> None:
@@ -37,22 +49,24 @@ class Planar(Flow):
         self.b = nn.Parameter(torch.zeros(()))
 
     def constrain(self) -> tuple[Tensor, Tensor]:
-        """``(u_hat [dim], c [])``."""
+        """Return ``(u_hat [dim], c [])``."""
         a = self.w @ self.u
         c = (nn.functional.softplus(a + math.log(math.e - 1)) - 1).clamp(min=MARGIN - 1)
         norm2 = self.w.square().sum().clamp(min=torch.finfo(a.dtype).tiny)
         return self.u + (c - a) * self.w / norm2, c
 
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """``x = z + u_hat tanh(w z + b)``."""
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map z to ``x = z + u_hat tanh(w z + b)``."""
+        z = self.check(z, self.w, context)
         u_hat, c = self.constrain()
-        h = torch.tanh(self.check(z) @ self.w + self.b)
+        h = torch.tanh(z @ self.w + self.b)
         return z + h[..., None] * u_hat, torch.log1p(c * (1 - h * h))
 
-    def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """``z = x - u_hat tanh(y)`` at the root y."""
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map x to ``z = x - u_hat tanh(y)`` at the root y."""
+        x = self.check(x, self.w, context)
         u_hat, c = self.constrain()
-        h = torch.tanh(solve_tanh(c, self.check(x) @ self.w + self.b))
+        h = torch.tanh(solve_tanh(c, x @ self.w + self.b))
         return x - h[..., None] * u_hat, -torch.log1p(c * (1 - h * h))
 
 
@@ -72,6 +86,11 @@ def solve_tanh(c: Tensor, k: Tensor) -> Tensor:
 
     Returns:
         y, of the shape of k. NaN stays NaN.
+
+    Example:
+        >>> c, y = torch.tensor(-0.5), torch.linspace(-3, 3, 7)
+        >>> torch.allclose(solve_tanh(c, y + c * torch.tanh(y)), y, atol=1e-5)
+        True
     """
     with torch.no_grad():
         size = k.abs()
@@ -105,8 +124,20 @@ class Radial(Flow):
     Args:
         dim: number of coordinates.
 
+    Shape:
+        ``[..., dim] -> [..., dim]`` and log-determinants ``[...]``
+
+    Raises:
+        ValueError: ``dim`` is no integer of at least 1.
+
     Source:
-        Rezende & Mohamed (2015), eqs. 13-14 and appendix A.2.
+        Rezende & Mohamed (2015), eqs. 13-14 and appendix A.2, https://arxiv.org/abs/1505.05770
+
+    Example:
+        >>> flow, z = Radial(3), torch.randn(5, 3)
+        >>> x, log_det = flow(z)
+        >>> torch.allclose(flow.inverse(x)[0], z, atol=1e-4)
+        True
     """
 
     def __init__(self, dim: int) -> None:
@@ -116,31 +147,29 @@ class Radial(Flow):
         self.beta = nn.Parameter(math.log(math.e - 1) + torch.randn(()))
 
     def constrain(self) -> tuple[Tensor, Tensor]:
-        """``(alpha, gamma)``, scalars."""
+        """Return ``(alpha, gamma)``, scalars."""
         softplus = nn.functional.softplus
         return softplus(self.raw_alpha).clamp(min=MARGIN), softplus(self.beta).clamp(min=MARGIN)
 
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """``x = z_0 + (z - z_0) (gamma + r) / (alpha + r)``."""
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map z to ``x = z_0 + (z - z_0) (gamma + r) / (alpha + r)``."""
         alpha, gamma = self.constrain()
-        away = self.check(z) - self.z_0
+        away = self.check(z, self.z_0, context) - self.z_0
         r = torch.linalg.vector_norm(away, dim=-1)
         return self.z_0 + away * ((gamma + r) / (alpha + r))[..., None], self.log_det(r, alpha, gamma)
 
-    def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """``z = z_0 + (x - z_0) (alpha + r) / (gamma + r)`` at the root r."""
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map x to ``z = z_0 + (x - z_0) (alpha + r) / (gamma + r)`` at the root r."""
         alpha, gamma = self.constrain()
-        away = self.check(x) - self.z_0
+        away = self.check(x, self.z_0, context) - self.z_0
         R = torch.linalg.vector_norm(away, dim=-1)
         q = R - gamma
-        larger = (
-            torch.where(q > 0, q, -q) + torch.sqrt(q * q + 4 * alpha * R)
-        ) / 2  # in size, of the two roots
+        larger = (q.abs() + torch.sqrt(q * q + 4 * alpha * R)) / 2  # in size, of the two roots
         r = torch.where(q > 0, larger, alpha * R / larger)  # their product is -alpha R: nothing cancels
         return self.z_0 + away * ((alpha + r) / (gamma + r))[..., None], -self.log_det(r, alpha, gamma)
 
     def log_det(self, r: Tensor, alpha: Tensor, gamma: Tensor) -> Tensor:
-        """``log det dx/dz`` at distance r from the centre, as logarithms of sums without a negative term."""
+        """Return ``log det dx/dz`` at distance r, from logarithms of sums without a negative term."""
         log_alpha_r = torch.log(alpha + r)
         tangential = torch.log(gamma + r) - log_alpha_r  # 1 + beta h
         radial = torch.log(r * (r + 2 * alpha) + alpha * gamma) - 2 * log_alpha_r  # 1 + beta h - beta h^2 r

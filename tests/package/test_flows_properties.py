@@ -4,9 +4,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch import distributions as D
 
-from mnf_lite.flows import ActNorm, Compose, Flow, GatedCoupling, InvertibleLinear, NormalizingFlow
+from mnf_lite.flows import (
+    ActNorm,
+    AffineConstant,
+    Compose,
+    Flow,
+    GatedCoupling,
+    InvertibleLinear,
+    NormalizingFlow,
+    Sigmoid,
+)
 from mnf_lite.flows.planar import solve_tanh
 from mnf_lite.flows.spline import Spline
 from mnf_lite.nets import MADE
@@ -140,14 +148,28 @@ def test_a_closed_gate_gives_the_mean_and_an_open_one_the_input(dim, mu, z):
 
 @often
 @given(st.data(), st.integers(1, 4))
-def test_a_density_of_any_scale_is_the_bases_carried_over(data, dim):
-    flow = draw_flow(data, dim)
-    scale = data.draw(st.floats(0.1, 10), label="scale")
-    base = D.MultivariateNormal(
-        torch.zeros(dim, dtype=torch.float64), scale * torch.eye(dim, dtype=torch.float64)
-    )
-    z = torch.randn(4, dim, dtype=torch.float64)
-    x, log_det = flow(z)
-    torch.testing.assert_close(
-        NormalizingFlow(flow, base).log_prob(x), base.log_prob(z) - log_det, rtol=1e-5, atol=1e-5
-    )
+def test_a_density_on_a_density_is_that_of_the_chain(data, dim):
+    flow, below = draw_flow(data, dim).eval(), AffineConstant(dim).double()
+    nn.init.uniform_(below.s, -2, 2)
+    nn.init.uniform_(below.t, -2, 2)
+    x, _ = flow(torch.randn(4, dim, dtype=torch.float64))
+    stacked = NormalizingFlow(flow, base=NormalizingFlow(below))
+    chained = NormalizingFlow(Compose([below, flow]))
+    torch.testing.assert_close(stacked.log_prob(x), chained.log_prob(x))
+    torch.manual_seed(1)
+    sample, log_prob = stacked.rsample_and_log_prob((3,))
+    torch.manual_seed(1)
+    torch.testing.assert_close(chained.rsample(3), sample)
+    torch.testing.assert_close(chained.log_prob(sample), log_prob, rtol=1e-5, atol=1e-5)
+
+
+@often
+@given(st.lists(st.floats(-1e30, 1e30), min_size=1, max_size=4))
+def test_a_bounded_density_can_score_whatever_it_draws(z):
+    for dtype in (torch.float32, torch.float64):
+        flow = Sigmoid(len(z))
+        x, _ = flow(torch.tensor(z, dtype=dtype))
+        assert ((x > 0) & (x < 1)).all()
+        z_again, log_det = flow.inverse(x)
+        assert z_again.isfinite().all()
+        assert log_det.isfinite()
