@@ -11,7 +11,7 @@ PINS := $(shell cat requirements.txt pyproject.toml | cksum | tr ' ' -)
 READY := $(VENV)/ready-$(PINS)
 
 .DEFAULT_GOAL := help
-.PHONY: help book test processors lab execute experiments bench lint clean
+.PHONY: help book test processors lab execute experiments bench mutants lint clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' | awk -F'|' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -38,6 +38,11 @@ bench: $(READY) ## time flows and layers against other libraries (installs the e
 	@$(BIN)/python -m pip install --quiet --quiet --constraint requirements.txt --editable '.[bench]' \
 	  || { echo 'make bench: the other libraries could not be installed; a network is needed once.' >&2; exit 1; }
 	@$(BIN)/python -m benchmarks
+
+mutants: $(READY) ## try slips in flows and layers against their tests (installs the extra "mutation")
+	@$(BIN)/python -m pip install --quiet --quiet --constraint requirements.txt --editable '.[mutation]' \
+	  || { echo 'make mutants: cosmic-ray could not be installed; a network is needed once.' >&2; exit 1; }
+	@$(BIN)/python -m tests.mutants.slips
 
 lint: $(READY) ## check style, formatting and types
 	@$(BIN)/ruff check . && $(BIN)/mypy
