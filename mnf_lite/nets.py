@@ -359,10 +359,12 @@ class MADE(StackedMLP):
 
 
 def hidden_degrees(size: int, least: int, most: int) -> Tensor:
-    """Return degrees ``[size]`` from ``least`` to ``most``, sorted and spread evenly."""
-    k = torch.arange(size)
-    if least == 0:  # the first unit has degree 0, so that outputs of degree 1 read the context too
-        return -(-k * most // max(size - 1, 1))
+    """Return degrees ``[size]`` from ``least``, 0 or 1, to ``most``, sorted and spread evenly."""
+    k, count = torch.arange(size), most - least + 1
+    if (
+        least == 0
+    ):  # rounded down, so that the first unit has degree 0 and outputs of degree 1 read the context
+        return k * count // size if size >= count else k * most // max(size - 1, 1)
     return -(-(k + 1) * most // size)  # rounded up, so that the last unit has the greatest degree
 
 

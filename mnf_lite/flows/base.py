@@ -102,13 +102,9 @@ class Flow(nn.Module):
         if context.ndim == 0 or context.shape[-1] != self.context:
             raise ValueError(f"{name} expects {expected}, got shape {list(context.shape)}")
         if context.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
-            raise TypeError(
-                f"{name} expects a context of the points' {x.dtype}, got a {context.dtype} tensor"
-            )
+            raise TypeError(f"{name} expects a context of {x.dtype}, got {came(context)}")
         if context.device != x.device:
-            raise ValueError(
-                f"{name} expects a context on the points' {x.device}, got one on {context.device}"
-            )
+            raise ValueError(f"{name} expects a context on {x.device}, got one on {context.device}")
         try:
             points = x.expand(*torch.broadcast_shapes(x.shape[:-1], context.shape[:-1]), self.dim)  # type: ignore[no-untyped-call]
         except RuntimeError:
