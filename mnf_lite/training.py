@@ -445,8 +445,10 @@ class _Objective(nn.Module):
         right = (
             self.likelihood.right(output, y).sum() if self.likelihood.classifies else torch.zeros_like(nll)
         )
-        terms = [nll, right, torch.full_like(nll, size), *(part * size for part in (kl, *parts.values()))]
-        return loss, torch.stack(terms).detach()
+        with torch.no_grad():
+            figures = torch.stack([nll, right, torch.full_like(nll, size), kl, *parts.values()])
+            figures[self.TERMS.index("kl") :] *= size
+        return loss, figures
 
     def state(self) -> dict[str, Tensor]:
         """The state of the model, and that of the likelihood unless it is part of the model."""

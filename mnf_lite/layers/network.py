@@ -66,11 +66,9 @@ def kl_parts(model: nn.Module) -> dict[str, Tensor]:
         >>> list(layers.kl_parts(layers.MNFLinear(3, 2)))
         ['weights', 'bias', 'log_q', 'log_r']
     """
-    total = dict.fromkeys(("weights", "bias", "log_q", "log_r"), _zero(model))
-    for layer in model.modules():
-        if isinstance(layer, BayesianLayer):
-            total = {name: total[name] + part for name, part in layer.kl_parts().items()}
-    return total
+    none = dict.fromkeys(("weights", "bias", "log_q", "log_r"), _zero(model)[None])
+    drawn = [none, *(m.kl_terms(1) for m in model.modules() if isinstance(m, BayesianLayer))]
+    return {name: torch.cat([terms[name] for terms in drawn]).sum() for name in none}
 
 
 def update_priors(model: nn.Module) -> None:
