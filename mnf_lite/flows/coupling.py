@@ -33,11 +33,10 @@ class Coupling(Flow):
         kept, moved = (dim - dim // 2, dim // 2) if self.swap else (dim // 2, dim - dim // 2)
         self.net = StackedMLP(nets, kept + context, layer_sizes(hidden, name), outputs * moved)
 
-    def split(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the half of ``x`` that is kept and the half that moves, and what the networks say."""
+    def split(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the half of ``x [..., dim]`` that is kept and the half that moves."""
         first, second = self.check(x, self.net.theta, context).tensor_split((self.dim // 2,), -1)
-        kept, moving = (second, first) if self.swap else (first, second)
-        return kept, moving, self.net(beside(kept, context))
+        return (second, first) if self.swap else (first, second)
 
     def join(self, kept: Tensor, moved: Tensor) -> Tensor:
         """Return the two halves in their places, ``[..., dim]``."""
@@ -86,12 +85,14 @@ class AdditiveCoupling(Coupling):
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map z to ``x_2 = z_2 + t(z_1)``."""
-        kept, moving, (t,) = self.split(z, context)
+        kept, moving = self.split(z, context)
+        (t,) = self.net(beside(kept, context))
         return self.join(kept, moving + t), kept.new_zeros(kept.shape[:-1])
 
     def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map x to ``z_2 = x_2 - t(x_1)``."""
-        kept, moved, (t,) = self.split(x, context)
+        kept, moved = self.split(x, context)
+        (t,) = self.net(beside(kept, context))
         return self.join(kept, moved - t), kept.new_zeros(kept.shape[:-1])
 
 
@@ -140,22 +141,24 @@ class AffineCoupling(Coupling):
         super().__init__(dim, parity, hidden, *((1, 2) if shared else (2, 1)), context)
         self.shared = shared
 
-    def conditioner(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log-scale and shift of the coordinates that move, ``[..., moved]`` each."""
+    def conditioner(self, kept: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return raw log-scale and shift of the coordinates that move, ``[..., moved]`` each."""
+        outputs: Tensor = self.net(beside(kept, context))
         a, t = outputs[0].chunk(2, -1) if self.shared else outputs
-        return soft_bound(a), t
+        return a, t
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map z to ``x_2 = e^s z_2 + t``."""
-        kept, moving, outputs = self.split(z, context)
-        s, t = self.conditioner(outputs)
+        kept, moving = self.split(z, context)
+        a, t = self.conditioner(kept, context)
+        s = soft_bound(a)
         return self.join(kept, torch.exp(s) * moving + t), s.sum(-1)
 
     def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map x to ``z_2 = (x_2 - t) e^-s``."""
-        kept, moved, outputs = self.split(x, context)
-        s, t = self.conditioner(outputs)
-        minus_s = -s
+        kept, moved = self.split(x, context)
+        a, t = self.conditioner(kept, context)
+        minus_s = -soft_bound(a)
         return self.join(kept, (moved - t) * torch.exp(minus_s)), minus_s.sum(-1)
 
 
@@ -207,7 +210,7 @@ class GatedCoupling(Flow):
         self.net = MLP(dim + context, layer_sizes(hidden, name), 2 * dim, nn.Tanh)
         nn.init.constant_(self.net[-1].bias[dim:], 2.0)  # type: ignore[index]
 
-    def conditioner(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def conditioner(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return ``(mu, log gate)``, each ``[..., dim]``; coordinates that are kept have an open gate."""
         mu, a = self.net(beside(self.mask * z, context)).chunk(2, -1)
         a = F.threshold(a, LEAST_LOGIT, LEAST_LOGIT)  # clamp(min=LEAST_LOGIT), with a cheaper gradient

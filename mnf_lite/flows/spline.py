@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mnf_lite.flows.base import Flow
 from mnf_lite.flows.coupling import Coupling
-from mnf_lite.nets import MADE, check_parity, layer_sizes, positive_int, positive_number
+from mnf_lite.nets import MADE, beside, check_parity, layer_sizes, positive_int, positive_number
 
 EPSILON = 1e-3  # least width and height of a bin, as a fraction of the box, and least slope at a knot
 STEEPEST = 1 / EPSILON  # greatest slope at a knot, about that of the steepest bin: its square stays finite
@@ -222,7 +222,8 @@ class SplineCoupling(Coupling):
 
     def move(self, x: Tensor, context: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor]:
         """Apply g or its inverse to the half that moves."""
-        kept, moving, (raw,) = self.split(x, context)
+        kept, moving = self.split(x, context)
+        (raw,) = self.net(beside(kept, context))
         moved, log_slope = self.spline(moving, raw.unflatten(-1, (-1, self.spline.size)), inverse)
         return self.join(kept, moved), log_slope.sum(-1)
 
