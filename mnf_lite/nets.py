@@ -37,12 +37,13 @@ def positive_int(value: Any, name: str, least: int = 1) -> int:
     return int(value)
 
 
-def positive_number(value: Any, name: str) -> float:
+def positive_number(value: Any, name: str, otherwise: str = "") -> float:
     """Return ``value`` as a float if it is a positive, finite number.
 
     Args:
         value: what came.
         name: what it is, for the message: ``"SplineCoupling's bound"``.
+        otherwise: what else may come, which the caller handles, for the message: ``'or "learned"'``.
 
     Raises:
         ValueError: it is a bool, no number, not positive, or not finite.
@@ -52,7 +53,8 @@ def positive_number(value: Any, name: str) -> float:
         3.0
     """
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < math.inf:
-        raise ValueError(f"{name} must be a positive finite number, got {value!r}")
+        expected = " ".join(["a positive finite number", otherwise]).strip()
+        raise ValueError(f"{name} must be {expected}, got {value!r}")
     return float(value)
 
 

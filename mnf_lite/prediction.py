@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from mnf_lite import inputs
 from mnf_lite.layers import plain
-from mnf_lite.layers.base import positive_int
 from mnf_lite.likelihoods import Likelihood, likelihood_of
+from mnf_lite.nets import positive_int
 
 # Sizes found by timing; larger ones leave the caches, smaller ones pay for the calls.
 WEIGHTS_AT_A_TIME = 2_000_000

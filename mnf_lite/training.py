@@ -30,8 +30,8 @@ from tqdm import tqdm
 from mnf_lite import inputs
 from mnf_lite.files import difference, load_tensors, save_tensors
 from mnf_lite.layers import kl_parts, update_priors
-from mnf_lite.layers.base import positive_int
 from mnf_lite.likelihoods import Likelihood, likelihood_of
+from mnf_lite.nets import positive_int
 
 BATCH_SIZE = 128
 VALIDATION_CHUNK = 1000  # examples at a time

@@ -8,7 +8,6 @@ Every layer has the prior :math:`p(W, b)`: all weights and biases independent :m
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from numbers import Integral, Real
 from typing import Any, Literal
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mnf_lite.flows import Compose, GatedCoupling
+from mnf_lite.nets import positive_int, positive_number
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -67,21 +67,6 @@ def sample_gaussian(mean: Tensor, log_var: Tensor, n: int) -> Tensor:
     """Draw ``[n, *log_var.shape]`` around ``mean``, which broadcasts to that shape."""
     noise = torch.randn_like(log_var.new_empty(n, *log_var.shape))
     return torch.addcmul(mean, noise, (log_var / 2).exp())
-
-
-def positive_int(value: Any, name: str, least: int = 1) -> int:
-    """Return ``value`` as an int if it is an integer of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
-        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
-    return int(value)
-
-
-def positive_number(value: Any, name: str, otherwise: str = "") -> float:
-    """Return ``value`` as a float if it is a positive finite number; the error names the ``otherwise``."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < math.inf:
-        expected = " ".join(["a positive finite number", otherwise]).strip()
-        raise ValueError(f"{name} must be {expected}, got {value!r}")
-    return float(value)
 
 
 def one_of(value: Any, options: Sequence[str], name: str) -> str:

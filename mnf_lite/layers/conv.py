@@ -14,10 +14,10 @@ from mnf_lite.layers.base import (
     Multiplicative,
     add_noise,
     one_of,
-    positive_int,
     sample_gaussian,
     sqrt,
 )
+from mnf_lite.nets import positive_int
 
 Size = int | tuple[int, ...]
 Sampling = Literal["outputs", "weights", "explicit", "flipped", "shared"]

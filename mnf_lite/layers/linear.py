@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mnf_lite.layers.base import BayesianLayer, MeanField, Multiplicative, add_noise, positive_int, sqrt
+from mnf_lite.layers.base import BayesianLayer, MeanField, Multiplicative, add_noise, sqrt
+from mnf_lite.nets import positive_int
 
 
 class _Linear(BayesianLayer):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mnf_lite.layers.base import BayesianLayer, one_of, positive_int
+from mnf_lite.layers.base import BayesianLayer, one_of
 from mnf_lite.layers.conv import (
     MeanFieldConv1d,
     MeanFieldConv2d,
@@ -20,6 +20,7 @@ from mnf_lite.layers.conv import (
     MNFConvTranspose2d,
 )
 from mnf_lite.layers.linear import MeanFieldLinear, MNFLinear
+from mnf_lite.nets import positive_int
 
 TWINS: dict[str, dict[type[nn.Module], type[BayesianLayer]]] = {
     "mnf": {

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import mnf_lite
+from mnf_lite import flows, layers
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages(mnf_lite.__path__, "mnf_lite."))
 plt.switch_backend("Agg")
@@ -49,6 +50,18 @@ def test_every_public_class_and_function_shows_its_use(name: str) -> None:
     if name == "mnf_lite.__main__":
         return  # what it offers is a command line, which README.md shows
     assert without_example(pkgutil.resolve_name(name)) == []
+
+
+# What no paper introduced: parts that others are made of, and helpers.
+WITHOUT_SOURCE = {"Density", "bayesian", "kl_divergence", "kl_parts", "mean_network", "plain", "summary"}
+
+
+@pytest.mark.parametrize(
+    "thing", [getattr(m, name) for m in (flows, layers) for name in m.__all__], ids=lambda t: t.__name__
+)
+def test_flows_and_layers_link_their_source(thing: type) -> None:
+    docs = [parent.__doc__ or "" for parent in getattr(thing, "__mro__", [thing])]  # inherited ones, too
+    assert thing.__name__ in WITHOUT_SOURCE or any(re.search(r"Source:\n[^>]*https://", doc) for doc in docs)
 
 
 def test_an_example_that_is_wrong_is_noticed() -> None:
