@@ -30,14 +30,24 @@ def each(function: Callable[[Tensor], Any], x: Any) -> Any:
 
 
 def tensors(x: Any) -> Iterator[Tensor]:
-    """Yield every tensor in ``x``."""
+    """Yield every tensor in ``x``.
+
+    Example:
+        >>> [len(tensor) for tensor in tensors({"ids": torch.zeros(3), "mask": torch.zeros(3)})]
+        [3, 3]
+    """
     found: list[Tensor] = []
     each(found.append, x)
     yield from found
 
 
 def rows(x: Any, start: int, stop: int) -> Any:
-    """Return the examples from ``start`` to before ``stop``."""
+    """Return the examples from ``start`` to before ``stop``.
+
+    Example:
+        >>> rows((torch.arange(4), torch.zeros(4, 2)), 1, 3)[0]
+        tensor([1, 2])
+    """
     return each(lambda tensor: tensor[start:stop], x)
 
 
@@ -62,7 +72,12 @@ def count(x: Any) -> int:
 
 
 def shapes(x: Any) -> str:
-    """Return the shapes of the tensors in ``x``, in words."""
+    """Return the shapes of the tensors in ``x``, in words.
+
+    Example:
+        >>> shapes((torch.zeros(3, 5), torch.zeros(3)))
+        '([3, 5], [3])'
+    """
     return str(each(lambda tensor: list(tensor.shape), x))
 
 

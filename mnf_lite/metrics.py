@@ -36,6 +36,11 @@ class ReliabilityCurve(NamedTuple):
         confidence: mean probability of the predicted class, ``[n_bins]``.
         accuracy: share of right predictions, ``[n_bins]``.
         counts: number of predictions, int64 ``[n_bins]``.
+
+    Example:
+        >>> curve = reliability_curve(torch.tensor([[0.9, 0.1], [0.2, 0.8]]), torch.tensor([0, 0]), n_bins=2)
+        >>> curve.counts
+        tensor([0, 2])
     """
 
     confidence: Tensor

@@ -476,6 +476,13 @@ def load(path: str | Path, into: nn.Module | None = None) -> nn.Module:
         FileNotFoundError: there is no such file.
         TypeError: ``into`` is not a network.
         ValueError: the file is cut off, or holds something else.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save(MNFMLP((3, 5, 2)), f"{folder}/network.safetensors")
+        ...     print(type(load(f"{folder}/network.safetensors")).__name__)
+        MNFMLP
     """
     if into is not None and not isinstance(into, nn.Module):
         raise TypeError(f"into must be a network, got {type(into).__name__}")

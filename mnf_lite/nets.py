@@ -361,17 +361,25 @@ class MADE(StackedMLP):
 
 
 def hidden_degrees(size: int, least: int, most: int) -> Tensor:
-    """Return degrees ``[size]`` from ``least``, 0 or 1, to ``most``, sorted and spread evenly."""
+    """Return degrees ``[size]`` from ``least``, 0 or 1, to ``most``, sorted and spread evenly.
+
+    Example:
+        >>> hidden_degrees(6, 1, 3)
+        tensor([1, 1, 2, 2, 3, 3])
+    """
     k, count = torch.arange(size), most - least + 1
-    if (
-        least == 0
-    ):  # rounded down, so that the first unit has degree 0 and outputs of degree 1 read the context
+    if least == 0:  # rounded down: the first unit has degree 0, and outputs of degree 1 read the context
         return k * count // size if size >= count else k * most // max(size - 1, 1)
     return -(-(k + 1) * most // size)  # rounded up, so that the last unit has the greatest degree
 
 
 def check_parity(parity: Any, owner: str) -> int:
-    """Return ``parity`` if it is 0 or 1; ``owner`` is the class named in the message."""
+    """Return ``parity`` if it is 0 or 1; ``owner`` is the class named in the message.
+
+    Example:
+        >>> check_parity(1, "MAF")
+        1
+    """
     if isinstance(parity, bool) or not isinstance(parity, Integral) or parity not in (0, 1):
         raise ValueError(f"{owner}'s parity must be 0 or 1, got {parity!r}")
     return int(parity)

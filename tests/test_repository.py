@@ -107,7 +107,19 @@ def test_bare_make_lists_every_command() -> None:
     listed = subprocess.run(make, cwd=ROOT, capture_output=True, check=True, text=True).stdout
     commands = {line.split()[1] for line in listed.splitlines()}
     assert commands == {
-        *("help", "book", "test", "processors", "lab", "execute", "experiments", "bench", "lint", "clean")
+        *(
+            "help",
+            "book",
+            "test",
+            "processors",
+            "lab",
+            "execute",
+            "experiments",
+            "bench",
+            "mutants",
+            "lint",
+            "clean",
+        )
     }
 
 

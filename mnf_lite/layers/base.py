@@ -92,6 +92,11 @@ class BayesianLayer(nn.Module, ABC):
 
     Source:
         He et al. (2015), eq. 14, https://arxiv.org/abs/1502.01852
+
+    Example:
+        >>> from mnf_lite import layers
+        >>> isinstance(layers.MNFLinear(3, 2), layers.BayesianLayer)
+        True
     """
 
     prior_std: float | Tensor  # a buffer where it is learned

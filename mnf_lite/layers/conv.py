@@ -452,6 +452,10 @@ class MeanFieldConv1d(_Geometry1d, _MeanFieldConv):
 
     Shape:
         ``[batch, in_channels, length] -> [batch, out_channels, length']``, batch optional.
+
+    Example:
+        >>> MeanFieldConv1d(2, 4, 3)(torch.zeros(5, 2, 10)).shape
+        torch.Size([5, 4, 8])
     """
 
 
@@ -461,6 +465,10 @@ class MeanFieldConv3d(_Geometry3d, _MeanFieldConv):
     Shape:
         ``[batch, in_channels, depth, height, width] -> [batch, out_channels, depth', height', width']``,
         batch optional.
+
+    Example:
+        >>> MeanFieldConv3d(1, 2, 3)(torch.zeros(5, 1, 4, 6, 8)).shape
+        torch.Size([5, 2, 2, 4, 6])
     """
 
 
@@ -473,6 +481,10 @@ class MeanFieldConvTranspose2d(_Transposed2d, _MeanFieldConv):
 
     Shape:
         ``[batch, in_channels, height, width] -> [batch, out_channels, height', width']``, batch optional.
+
+    Example:
+        >>> MeanFieldConvTranspose2d(3, 2, 2, stride=2)(torch.zeros(5, 3, 4, 4)).shape
+        torch.Size([5, 2, 8, 8])
     """
 
 
