@@ -337,6 +337,11 @@ class StandardNormal(Density):
         return self.like.new_tensor(0.5 * self.dim * (1 + math.log(2 * math.pi)))
 
 
+def given(context: Tensor | None) -> tuple[Tensor, ...]:
+    """Return what a flow is given beside the points: one that reads no context need not know of any."""
+    return () if context is None else (context,)
+
+
 class NormalizingFlow(Density):
     r"""A probability density: the base's, carried through a flow.
 
@@ -395,24 +400,24 @@ class NormalizingFlow(Density):
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return the log-density in nats of ``x [..., dim] -> [...]``."""
-        z, log_det = self.flow.inverse(x, context)
+        z, log_det = self.flow.inverse(x, *given(context))
         return self.base.log_prob(z) + log_det
 
     @torch.no_grad()
     def sample(self, shape: Shape = (), context: Tensor | None = None) -> Tensor:
         """Draw points ``[*shape, dim]``, by default one point ``[dim]``, without gradients."""
-        x: Tensor = self.flow(self.base.sample(self.base_shape(shape, context)), context)[0]
+        x: Tensor = self.flow(self.base.sample(self.base_shape(shape, context)), *given(context))[0]
         return x
 
     def rsample(self, shape: Shape = (), context: Tensor | None = None) -> Tensor:
         """Draw points ``[*shape, dim]``, differentiable in the parameters of the flow and of the base."""
-        x: Tensor = self.flow(self.base.rsample(self.base_shape(shape, context)), context)[0]
+        x: Tensor = self.flow(self.base.rsample(self.base_shape(shape, context)), *given(context))[0]
         return x
 
     def rsample_and_log_prob(self, shape: Shape = (), context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Draw points ``[*shape, dim]`` and score them, ``[*shape]``, in one pass through the flow."""
         z, log_prob = self.base.rsample_and_log_prob(self.base_shape(shape, context))
-        x, log_det = self.flow(z, context)
+        x, log_det = self.flow(z, *given(context))
         return x, log_prob - log_det
 
     def base_shape(self, shape: Shape, context: Tensor | None) -> tuple[int, ...]:

@@ -385,3 +385,19 @@ def test_half_precision_by_autocast_is_left_to_torch():
         log_prob = model.log_prob(x)
         model.log_prob(x.bfloat16())
     torch.testing.assert_close(log_prob.float(), model.log_prob(x), rtol=0.1, atol=0.2)
+
+
+def test_a_flow_of_ones_own_need_not_know_of_context(seed):
+    class Double(Flow):
+        def forward(self, z):
+            return 2 * z, z.new_full(z.shape[:-1], self.dim * math.log(2))
+
+        def inverse(self, x):
+            return x / 2, x.new_full(x.shape[:-1], -self.dim * math.log(2))
+
+    for flow in (Double(3), Compose([Double(3)])):
+        q = NormalizingFlow(flow)
+        x, log_prob = q.rsample_and_log_prob(1000)
+        torch.testing.assert_close(q.log_prob(x), log_prob)
+        assert 1.8 < q.sample(1000).std() < 2.2
+        assert q.rsample((2, 3)).shape == (2, 3, 3)
