@@ -122,6 +122,17 @@ def came(thing: object) -> str:
     return f"a {thing.dtype} tensor" if isinstance(thing, Tensor) else f"{type(thing).__name__}"
 
 
+def check_flow(flow: Any, owner: str) -> None:
+    """Raise unless ``flow`` is a module with ``dim``, ``forward`` and ``inverse``, a :class:`Flow` or not."""
+    if not isinstance(flow, nn.Module) or not hasattr(flow, "dim") or not hasattr(flow, "inverse"):
+        raise TypeError(f"{owner} expects flows (modules with dim, forward, inverse), got {came(flow)}")
+
+
+def read_by(flow: nn.Module, context: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Return what a flow is given beside the points: one that reads no context need not know of any."""
+    return (context,) if getattr(flow, "context", 0) else ()
+
+
 BOUND = 7.0  # of log-scales: a factor between 1/1100 and 1100 in every flow
 
 
@@ -170,13 +181,12 @@ class Compose(Flow):
             raise TypeError(f"Compose expects a list of flows, got {came(flows)}")
         flows = list(flows)
         for flow in flows:
-            if not isinstance(flow, Flow):
-                raise TypeError(f"Compose expects flows, got {came(flow)}")
+            check_flow(flow, "Compose")
         dims = sorted({flow.dim for flow in flows} | ({dim} if dim is not None else set()), key=str)
         if len(dims) != 1:
             got = dims or "an empty list and no dim"
             raise ValueError(f"Compose expects flows of one common dimension, got {got}")
-        contexts = sorted({flow.context for flow in flows if flow.context})
+        contexts = sorted({size for flow in flows if (size := getattr(flow, "context", 0))})
         if len(contexts) > 1:
             raise ValueError(f"Compose expects flows with contexts of one size, got {contexts}")
         super().__init__(dims[0], *contexts)
@@ -203,7 +213,7 @@ class Compose(Flow):
         """Apply the first flow first; the log-determinants add up."""
         x, log_det = self.check(z, context=context), None
         for flow in self:
-            x, step = flow(x, context) if flow.context else flow(x)
+            x, step = flow(x, *read_by(flow, context))
             log_det = step if log_det is None else log_det + step
         return x, x.new_zeros(x.shape[:-1]) if log_det is None else log_det
 
@@ -211,7 +221,7 @@ class Compose(Flow):
         """Undo the last flow first; the log-determinants add up."""
         z, log_det = self.check(x, context=context), None
         for flow in reversed(list(self)):
-            z, step = flow.inverse(z, context) if flow.context else flow.inverse(z)
+            z, step = flow.inverse(z, *read_by(flow, context))
             log_det = step if log_det is None else log_det + step
         return z, z.new_zeros(z.shape[:-1]) if log_det is None else log_det
 
@@ -219,15 +229,14 @@ class Compose(Flow):
         """Return every state from z to x: ``[z_0 = z, z_1, ..., z_K = x]``, each ``[..., dim]``."""
         states = [self.check(z, context=context)]
         for flow in self:
-            states.append((flow(states[-1], context) if flow.context else flow(states[-1]))[0])
+            states.append(flow(states[-1], *read_by(flow, context))[0])
         return states
 
     def trace_inverse(self, x: Tensor, context: Tensor | None = None) -> list[Tensor]:
         """Return every state from x to z: ``[z_K = x, ..., z_1, z_0 = z]``, each ``[..., dim]``."""
         states = [self.check(x, context=context)]
         for flow in reversed(list(self)):
-            x = states[-1]
-            states.append((flow.inverse(x, context) if flow.context else flow.inverse(x))[0])
+            states.append(flow.inverse(states[-1], *read_by(flow, context))[0])
         return states
 
 
@@ -337,11 +346,6 @@ class StandardNormal(Density):
         return self.like.new_tensor(0.5 * self.dim * (1 + math.log(2 * math.pi)))
 
 
-def given(context: Tensor | None) -> tuple[Tensor, ...]:
-    """Return what a flow is given beside the points: one that reads no context need not know of any."""
-    return () if context is None else (context,)
-
-
 class NormalizingFlow(Density):
     r"""A probability density: the base's, carried through a flow.
 
@@ -378,8 +382,7 @@ class NormalizingFlow(Density):
     """
 
     def __init__(self, flow: Flow, base: Density | None = None) -> None:
-        if not isinstance(flow, Flow):
-            raise TypeError(f"NormalizingFlow expects a Flow, got {came(flow)}")
+        check_flow(flow, "NormalizingFlow")
         if base is None:
             base = StandardNormal(flow.dim).to(next(flow.parameters(), torch.empty(())))
         if not isinstance(base, Density):
@@ -393,32 +396,38 @@ class NormalizingFlow(Density):
                 f"NormalizingFlow expects a base of the flow's dim={flow.dim} that takes no context,"
                 f" got dim={base.dim}, context={base.context}"
             )
-        super().__init__(flow.dim, flow.context)
+        super().__init__(flow.dim, getattr(flow, "context", 0))
         self.flow = flow
         self.base = base
         self.has_rsample = base.has_rsample
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return the log-density in nats of ``x [..., dim] -> [...]``."""
-        z, log_det = self.flow.inverse(x, *given(context))
+        z, log_det = self.flow.inverse(x, *self.beside(context))
         return self.base.log_prob(z) + log_det
 
     @torch.no_grad()
     def sample(self, shape: Shape = (), context: Tensor | None = None) -> Tensor:
         """Draw points ``[*shape, dim]``, by default one point ``[dim]``, without gradients."""
-        x: Tensor = self.flow(self.base.sample(self.base_shape(shape, context)), *given(context))[0]
+        x: Tensor = self.flow(self.base.sample(self.base_shape(shape, context)), *self.beside(context))[0]
         return x
 
     def rsample(self, shape: Shape = (), context: Tensor | None = None) -> Tensor:
         """Draw points ``[*shape, dim]``, differentiable in the parameters of the flow and of the base."""
-        x: Tensor = self.flow(self.base.rsample(self.base_shape(shape, context)), *given(context))[0]
+        x: Tensor = self.flow(self.base.rsample(self.base_shape(shape, context)), *self.beside(context))[0]
         return x
 
     def rsample_and_log_prob(self, shape: Shape = (), context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Draw points ``[*shape, dim]`` and score them, ``[*shape]``, in one pass through the flow."""
         z, log_prob = self.base.rsample_and_log_prob(self.base_shape(shape, context))
-        x, log_det = self.flow(z, *given(context))
+        x, log_det = self.flow(z, *self.beside(context))
         return x, log_prob - log_det
+
+    def beside(self, context: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Return what the flow is given beside the points."""
+        if context is not None and not self.context:
+            raise ValueError(f"{type(self.flow).__name__} takes no context, got {came(context)}")
+        return read_by(self.flow, context)
 
     def base_shape(self, shape: Shape, context: Tensor | None) -> tuple[int, ...]:
         """Return ``shape`` and the leading axes of the context."""

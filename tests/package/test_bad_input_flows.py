@@ -138,8 +138,12 @@ def others() -> list[Case]:
         ("Compose of two dims", lambda: Compose([flows.Radial(2), flows.Radial(3)]), "got [2, 3]"),
         ("Compose of another dim", lambda: Compose([flows.Radial(2)], dim=3), "got [2, 3]"),
         ("Compose of dim 0", lambda: Compose([], dim=0), "Compose's dim must be an integer"),
-        ("Compose of a text", lambda: Compose(["Radial"]), "Compose expects flows, got str"),
-        ("Compose of a module", lambda: Compose([nn.Linear(2, 2)]), "Compose expects flows, got Linear"),
+        ("Compose of a text", lambda: Compose(["Radial"]), "(modules with dim, forward, inverse), got str"),
+        (
+            "Compose of a module",
+            lambda: Compose([nn.Linear(2, 2)]),
+            "(modules with dim, forward, inverse), got Linear",
+        ),
         ("Compose of one flow", lambda: Compose(flows.Radial(2)), "expects a list of flows, got Radial"),
         (
             "Compose of two contexts",
@@ -156,7 +160,7 @@ def others() -> list[Case]:
         (
             "NormalizingFlow of no flow",
             lambda: NormalizingFlow(nn.Linear(2, 2)),
-            "expects a Flow, got Linear",
+            "NormalizingFlow expects flows (modules with dim, forward, inverse), got Linear",
         ),
         (
             "NormalizingFlow on a distribution",
