@@ -15,7 +15,6 @@ EACH = [(method, seed) for method in METHODS for seed in range(SEEDS)]
 NAMES = [name for name in SCRIPTS if name != "networks"]
 # Measured before a result had to name these, which the next run of the script will do.
 UNSAID = {
-    "all_flows": {"versions", "machine"},
     "mixing": {"machine", "date"},
     "regression": {"versions", "machine"},
 }
