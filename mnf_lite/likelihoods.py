@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mnf_lite.inputs import unwrapped
+from mnf_lite._inputs import unwrapped
 
 __all__ = ["Bernoulli", "Categorical", "Gaussian", "Likelihood", "likelihood_of"]
 

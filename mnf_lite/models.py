@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mnf_lite._inputs import unwrapped
 from mnf_lite.files import load_tensors, save_tensors
-from mnf_lite.inputs import unwrapped
 from mnf_lite.layers import MeanFieldConv2d, MeanFieldLinear, MNFConv2d, MNFLinear
 from mnf_lite.layers.conv import Sampling
 from mnf_lite.likelihoods import Categorical, Gaussian, Likelihood

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+__all__ = ["MADE", "MLP", "MaskedLinear", "StackedMLP"]
+
 Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 START = 0.01  # of the last layer's draws: a fresh flow is near the identity, and a deep chain of them finite

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from tqdm import tqdm
 
-from mnf_lite import inputs
+from mnf_lite import _inputs as inputs
 from mnf_lite.layers import plain
 from mnf_lite.likelihoods import Likelihood, likelihood_of
 from mnf_lite.nets import positive_int

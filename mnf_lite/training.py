@@ -27,7 +27,7 @@ from torch.utils.data import (
 )
 from tqdm import tqdm
 
-from mnf_lite import inputs
+from mnf_lite import _inputs as inputs
 from mnf_lite.files import difference, load_tensors, save_tensors
 from mnf_lite.layers import kl_parts, update_priors
 from mnf_lite.likelihoods import Likelihood, likelihood_of

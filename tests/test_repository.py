@@ -17,7 +17,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # A module imports only from floors below its own; the modules of one entry may know each other.
 # architecture.md has no number for two: the libraries that only a part needs and the atomic writing of files.
 FLOORS = [
-    ("_extras", "files", "inputs"),
+    ("_extras", "_inputs", "files"),
     ("nets", "data", "metrics", "likelihoods"),
     ("flows",),
     ("layers",),
