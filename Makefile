@@ -20,7 +20,7 @@ book: $(READY) ## build the book into _build/html (nothing is executed)
 	@$(BIN)/python -m tools.build_book
 
 test: $(READY) ## run every test: the package, the chapters, the built pages
-	@$(BIN)/python -m pytest tests book -n 2 --dist loadscope $(PYTEST)
+	@$(BIN)/python -m pytest tests book -n 2 --dist loadscope --no-loadscope-reorder $(PYTEST)
 
 processors: $(READY) ## run the chapters as other processors would, or SETTING=plain, CHAPTER=…, TESTS=tests/package
 	@$(BIN)/python -m tools.processors $(SETTING) $(if $(CHAPTER),--chapter $(CHAPTER)) $(if $(TESTS),--tests $(TESTS))
