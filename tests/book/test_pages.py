@@ -288,8 +288,10 @@ def test_moved_slider_announces_its_picture_by_the_alternative_text(book: Path, 
     settle(visit.page)
     figure = visit.page.locator(".widget-subarea", has=visit.page.locator(".widget-slider")).first
     figure.locator(".noUi-handle").first.press("ArrowRight")
+    status = figure.get_by_role("status")
+    expect(status).not_to_be_empty()  # by now the new frame is shown
     shown = figure.locator("img").locator("visible=true").first
-    expect(figure.get_by_role("status")).to_have_text(shown.get_attribute("alt") or "no alternative text")
+    expect(status).to_have_text(shown.get_attribute("alt") or "no alternative text")
 
 
 @pytest.mark.parametrize("name", PAGES)
