@@ -25,6 +25,10 @@ INSTEAD: dict[str, tuple[list[str], str]] = {
     "make lint": ([*PYTHON, "ruff", "check", "."], "it is run before a commit; mypy takes half a minute"),
     "make experiments": ([*PYTHON, "experiments", "--list"], "it trains for hours where something is stale"),
     "make bench": ([*PYTHON, "compileall", "-q", "benchmarks"], "it installs other libraries from a network"),
+    "make mutants": (
+        [*PYTHON, "compileall", "-q", "tests/mutants"],
+        "it installs another library from a network",
+    ),
     "make clean": (["make", "--directory={folder}", "clean"], "it would remove this environment"),
     "pip install .": ([*PIP, "--target={folder}", "."], "what it depends on comes from a network"),
     "pip install '.[all]'": (
