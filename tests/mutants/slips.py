@@ -37,10 +37,13 @@ import mnf_lite  # with torch and all that it needs, imported once for all forks
 ROOT = Path(__file__).resolve().parents[2]
 RESULT = Path(__file__).with_name("slips.json")
 PARTS = {
-    "flows": ["test_flows", "test_flows_density", "test_flows_properties", "test_bad_input_flows"],
+    "flows": [
+        *("test_flows", "test_flows_density", "test_flows_properties"),
+        *("test_bad_input_flows", "test_start"),
+    ],
     "layers": [
         *("test_layers_forward", "test_layers_bound", "test_layers_network"),
-        *("test_layers_prior", "test_layers_sampling", "test_bad_input_layers"),
+        *("test_layers_prior", "test_layers_sampling", "test_bad_input_layers", "test_start"),
     ],
 }
 OPERATORS = [
