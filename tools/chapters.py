@@ -44,13 +44,13 @@ WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 REAL_DATA = re.compile(r"\b(fashion_|k)?mnist", re.IGNORECASE)
 
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
 # What makes a kernel's outputs the same every time: no random order of sets, one thread (sums in one order),
 # no progress bars, and no date in SVG files.
 KERNEL_ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
+    **dict.fromkeys(THREADS, "1"),
     "TQDM_DISABLE": "1",
     "SOURCE_DATE_EPOCH": "0",
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
@@ -72,7 +72,7 @@ SETTINGS: dict[str, dict[str, str]] = {
         "OPENBLAS_CORETYPE": "Haswell",
     },
     "two-threads": {
-        **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "2"),
+        **dict.fromkeys(THREADS, "2"),
         # Two chapters at a time have four threads: those that wait must sleep, not spin on the others' cores.
         "OMP_WAIT_POLICY": "PASSIVE",
         "GOMP_SPINCOUNT": "0",

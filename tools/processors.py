@@ -26,7 +26,6 @@ import nbformat
 
 from tools import chapters
 
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 ASK = "import torch; print(torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())"
 # What the libraries say of themselves where a setting has its effect: instructions and number of threads.
 EFFECT = {"plain": ("DEFAULT", "1"), "avx2": ("AVX2", "1"), "two-threads": (None, "2")}
@@ -61,7 +60,7 @@ def environment(setting: str) -> dict[str, str]:
     """All variables of a setting, one thread where it does not say otherwise; refuse one without effect."""
     if setting not in chapters.SETTINGS:
         raise SettingError(f"No setting {setting!r}. There are: {', '.join(chapters.SETTINGS)}.")
-    variables = dict.fromkeys(THREADS, "1") | chapters.SETTINGS[setting]
+    variables = dict.fromkeys(chapters.THREADS, "1") | chapters.SETTINGS[setting]
     done = {**os.environ, **variables, "MNF_LITE_PROCESSOR": setting}
     if setting in EFFECT:
         answer = subprocess.run(
