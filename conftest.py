@@ -49,9 +49,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     return report
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def seed() -> None:
-    """The same random numbers for a test whatever ran before it."""
+    """The same random numbers for a test whatever ran before it: no test is a lottery that some run loses."""
     import torch  # not above: it would fix its number of threads before that is set
 
     torch.manual_seed(0)

@@ -42,7 +42,7 @@ def test_every_draw_is_zero_where_the_flows_of_q_and_r_undo_each_other(kind, arg
     torch.manual_seed(0)
     z, _ = layer.sample_z(50)
     assert (layer.flow_q(z)[0] - z).abs().max() > 0.1
-    assert layer.kl_samples(50).abs().max() < 1e-12
+    assert layer.kl_samples(50).abs().max() < 1e-9  # rounding, divided by gates that are nearly shut
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,14 @@ from mnf_lite import fit, layers, likelihoods, metrics, models, predict
 B = 6
 
 
-def test_categorical_is_that_of_torch(seed):
+def test_categorical_is_that_of_torch():
     logits, y = torch.randn(B, 5), torch.randint(5, (B,))
     expected = Categorical(logits=logits).log_prob(y)
     assert torch.allclose(likelihoods.Categorical().log_prob(logits, y), expected, atol=1e-6)
     assert torch.allclose(likelihoods.Categorical().predict(logits), Categorical(logits=logits).probs)
 
 
-def test_categorical_of_pixels_sums_over_them_and_has_its_classes_along_axis_1(seed):
+def test_categorical_of_pixels_sums_over_them_and_has_its_classes_along_axis_1():
     logits, y = torch.randn(B, 3, 4, 5), torch.randint(3, (B, 4, 5))
     expected = Categorical(logits=logits.movedim(1, -1)).log_prob(y).sum((1, 2))
     likelihood = likelihoods.Categorical()
@@ -31,7 +31,7 @@ def test_categorical_of_pixels_sums_over_them_and_has_its_classes_along_axis_1(s
 
 @pytest.mark.parametrize("shape", [(B,), (B, 1), (B, 3), (B, 1, 4, 4)])
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.float32])
-def test_bernoulli_is_that_of_torch(shape, dtype, seed):
+def test_bernoulli_is_that_of_torch(shape, dtype):
     logits, y = torch.randn(shape), torch.randint(2, shape).to(dtype)
     each = Bernoulli(logits=logits).log_prob(y.float()).reshape(B, -1)
     likelihood = likelihoods.Bernoulli()
@@ -43,7 +43,7 @@ def test_bernoulli_is_that_of_torch(shape, dtype, seed):
 
 
 @pytest.mark.parametrize("outputs", [1, 2])
-def test_gaussian_is_that_of_torch(outputs, seed):
+def test_gaussian_is_that_of_torch(outputs):
     f, y = torch.randn(B, 2), torch.randn(B, 2)
     likelihood = likelihoods.Gaussian(outputs, noise_std=0.3)
     assert likelihood.noise_std.tolist() == pytest.approx([0.3] * outputs)
@@ -51,13 +51,13 @@ def test_gaussian_is_that_of_torch(outputs, seed):
     assert torch.allclose(likelihood.log_prob(f, y), expected, atol=1e-5)
 
 
-def test_a_noise_that_depends_on_x_is_the_second_half_of_the_outputs(seed):
+def test_a_noise_that_depends_on_x_is_the_second_half_of_the_outputs():
     f, y = torch.randn(B, 4), torch.randn(B, 2)
     expected = Independent(Normal(f[:, :2], (f[:, 2:] / 2).exp()), 1).log_prob(y)
     assert torch.allclose(likelihoods.Gaussian(noise_std=None).log_prob(f, y), expected, atol=1e-5)
 
 
-def test_the_predictive_density_is_the_mean_of_those_of_the_draws(seed):
+def test_the_predictive_density_is_the_mean_of_those_of_the_draws():
     draws, y = torch.randn(7, B, 2), torch.randn(B, 2)
     density = torch.stack([Independent(Normal(f, 0.5), 1).log_prob(y).exp() for f in draws]).mean(0)
     likelihood = likelihoods.Gaussian(noise_std=0.5)
@@ -66,7 +66,7 @@ def test_the_predictive_density_is_the_mean_of_those_of_the_draws(seed):
     assert nll.item() == pytest.approx(-density.log().mean().item(), abs=1e-5)
 
 
-def test_the_predictive_density_of_classes_is_the_mean_probability(seed):
+def test_the_predictive_density_of_classes_is_the_mean_probability():
     p, y = torch.randn(7, B, 3).softmax(-1), torch.randint(3, (B,))
     expected = metrics.negative_log_likelihood(p, y)
     by_likelihood = metrics.negative_log_likelihood(p, y, likelihoods.Categorical())
@@ -75,7 +75,7 @@ def test_the_predictive_density_of_classes_is_the_mean_probability(seed):
     assert likelihoods.Categorical().log_predictive(certain, torch.tensor([0])).exp().item() == 0.5
 
 
-def test_bernoulli_probabilities_become_those_of_two_classes_for_the_metrics(seed):
+def test_bernoulli_probabilities_become_those_of_two_classes_for_the_metrics():
     p, y = torch.rand(7, B, 1), torch.randint(2, (B, 1))
     nll = metrics.negative_log_likelihood(likelihoods.Bernoulli.classes(p), y.flatten())
     assert nll.item() == pytest.approx(
@@ -112,7 +112,7 @@ def quick(network: nn.Module, dataset: Dataset, **options: object) -> object:
     return fit(network, dataset, **{"epochs": 60, "batch_size": 50, "lr": 0.03, "progress": False} | options)
 
 
-def test_a_noise_named_beside_the_model_is_learned_and_continued(tmp_path, seed):
+def test_a_noise_named_beside_the_model_is_learned_and_continued(tmp_path):
     network, likelihood, dataset = nn.Linear(1, 1), likelihoods.Gaussian(), line()
     quick(network, dataset, likelihood=likelihood, checkpoint=tmp_path / "c", epochs=150)
     residual = (dataset.tensors[1] - network(dataset.tensors[0])).std().item()
@@ -122,7 +122,7 @@ def test_a_noise_named_beside_the_model_is_learned_and_continued(tmp_path, seed)
     assert torch.equal(kept.noise_log_var, likelihood.noise_log_var)
 
 
-def test_a_noise_that_depends_on_x_is_learned(seed):
+def test_a_noise_that_depends_on_x_is_learned():
     network = nn.Sequential(
         nn.Linear(1, 20), nn.Tanh(), nn.Linear(20, 2), likelihoods.Gaussian(noise_std=None)
     )
@@ -132,7 +132,7 @@ def test_a_noise_that_depends_on_x_is_learned(seed):
     assert std[0] < 0.2 < 0.35 < std[1]
 
 
-def test_one_logit_trains_and_has_an_accuracy(seed):
+def test_one_logit_trains_and_has_an_accuracy():
     x = torch.randn(200, 2)
     history = quick(
         nn.Linear(2, 1), TensorDataset(x, (x[:, :1] > 0).float()), likelihood=likelihoods.Bernoulli()
@@ -141,7 +141,7 @@ def test_one_logit_trains_and_has_an_accuracy(seed):
     assert history.nll[-1] < history.nll[0]
 
 
-def test_classes_of_pixels_train_and_are_scored(seed):
+def test_classes_of_pixels_train_and_are_scored():
     x = torch.rand(40, 1, 6, 6)
     y = (x[:, 0] > 0.5).long()
     network = layers.bayesian(nn.Conv2d(1, 2, 1), "mean-field")
@@ -159,7 +159,7 @@ def test_classes_of_pixels_train_and_are_scored(seed):
 # ------------------------------------------------------------------------------------- walks of a stranger
 
 
-def test_a_likelihood_of_ones_own(seed):
+def test_a_likelihood_of_ones_own():
     class Counts(likelihoods.Likelihood):
         def log_prob(self, output: Tensor, y: Tensor) -> Tensor:
             return Poisson(output.exp()).log_prob(y).sum(-1)
@@ -174,7 +174,7 @@ def test_a_likelihood_of_ones_own(seed):
     assert rate == pytest.approx(math.exp(2), rel=0.15)
 
 
-def test_a_loader_of_ones_own(seed):
+def test_a_loader_of_ones_own():
     class Doubled:  # every batch with its mirror images
         def __init__(self, dataset: TensorDataset) -> None:
             self.dataset = dataset
@@ -192,7 +192,7 @@ def test_a_loader_of_ones_own(seed):
     assert abs(network.bias.item()) < 0.1
 
 
-def test_an_optimizer_and_a_schedule_of_ones_own(seed):
+def test_an_optimizer_and_a_schedule_of_ones_own():
     network = nn.Linear(1, 1)
     quick(
         network,
@@ -204,7 +204,7 @@ def test_an_optimizer_and_a_schedule_of_ones_own(seed):
     assert network.weight.item() == pytest.approx(2, abs=0.2)
 
 
-def test_a_layer_of_ones_own(seed):
+def test_a_layer_of_ones_own():
     class Scale(layers.MeanFieldLinear):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x.tanh())
@@ -215,7 +215,7 @@ def test_a_layer_of_ones_own(seed):
     assert predict(network, torch.zeros(3, 1), 7).shape == (7, 3, 1)
 
 
-def test_augmentation_is_drawn_anew_in_every_epoch_and_a_loader_does_it_too(seed):
+def test_augmentation_is_drawn_anew_in_every_epoch_and_a_loader_does_it_too():
     seen = []
 
     class Jittered(Dataset):

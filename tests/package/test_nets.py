@@ -7,7 +7,6 @@ from torch.func import jacrev
 
 from mnf_lite.nets import MADE, MLP, MaskedLinear, StackedMLP
 
-pytestmark = pytest.mark.usefixtures("seed")
 HIDDEN = [(), (1,), (3, 2), (24, 24, 24)]
 
 

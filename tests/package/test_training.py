@@ -819,7 +819,7 @@ def test_options_that_cannot_be_are_refused(options, message):
         run(model(), **options)
 
 
-def test_maximum_likelihood_finds_the_mean_and_deviation_of_a_gaussian(seed):
+def test_maximum_likelihood_finds_the_mean_and_deviation_of_a_gaussian():
     points = 3 + 2 * torch.randn(400, 256, 1, dtype=torch.float64)
     density = NormalizingFlow(AffineConstant(1)).double()
     losses = training.maximum_likelihood(density, points, lr=0.05)
