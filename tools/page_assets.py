@@ -19,7 +19,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 VENDOR = ROOT / "book" / "_static" / "vendor"
 STAMP = VENDOR / "from-lock"
-WORKSHOP = ROOT / "_build"  # ignored by git and by Sphinx
+WORKSHOP = ROOT / "node_modules"  # not in _build, which a build that starts anew empties
 
 # One MathJax file with every TeX extension that draws its own glyphs: nothing more is loaded, which matters
 # from a file, where Firefox refuses fonts that lie in a parent folder.
