@@ -100,6 +100,7 @@ def fit(
     seed: int = 0,
     validation: Dataset[Any] | Iterable[Any] | None = None,
     checkpoint: str | Path | None = None,
+    after_epoch: Callable[[History], object] | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> History:
@@ -140,6 +141,8 @@ def fit(
         validation: scored after every epoch; does not change the training.
         checkpoint: a file, replaced after every epoch, from which a run with the same settings continues; the
             end is equal to the bit to that of a run that was never interrupted.
+        after_epoch: called after every epoch with the history so far, the checkpoint being written; what it
+            raises ends the run. It may draw random numbers and change no weights.
         device: where to train; None is where the model is.
         progress: whether to show a bar on standard error.
 
@@ -225,6 +228,8 @@ def fit(
                 save(history)
             if checkpoint is not None and loop.world > 1:
                 dist.barrier()  # no process may read what the first has not written yet
+            if after_epoch is not None:
+                after_epoch(history)
     return history
 
 
