@@ -1,0 +1,185 @@
+"""How a posterior arrives: the exact bound of LeNets on MNIST against processor time.
+
+    python -m experiments.arrival                     all runs
+    python -m experiments.arrival recipe/batch=512    only this one
+
+Every run trains by ``fit`` and is judged after every epoch by the bound with explicit weights, one draw of the
+network for a whole batch. ``study``: four posteriors, two priors, three seeds. The others have seed 0 and one
+setting changed each. The figures go to ``book/results/arrival.json`` run by run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from experiments.methods import SCORES
+from experiments.results import RESULTS, read, write
+from mnf_lite import data, fit, layers, models, predict
+from mnf_lite.training import History
+
+POSTERIORS: dict[str, dict[str, Any]] = {
+    "mean-field": {},
+    "no flow": {"n_flows_q": 0, "auxiliary": "conjugate"},
+    "published": {"auxiliary": "published"},
+    "conjugate": {"auxiliary": "conjugate"},
+}
+PRIORS: dict[str, Any] = {"fixed": 1.0, "learned": "learned"}
+RECIPE: dict[str, Any] = {"epochs": 10, "batch_size": 128, "lr": 1e-3, "lr_log_var": 2e-2, "decay": 0.4}
+SEEDS = 3
+WIDTHS = (20, 50, 50, 10)
+NETWORK = {"posterior": "conjugate", "prior": "learned", "sampling": "weights", "start": -9.0, "seed": 0}
+SETTINGS: dict[str, Any] = {
+    "runs": {},
+    "recipe": RECIPE,
+    "widths": WIDTHS,
+    "judged": {"images": 2_000, "draws": 5, "draws_of_z": 50},  # after every epoch
+    "final": {"images": 10_000, "draws": 20, "draws_of_z": 500, "test_draws": 50},
+}
+SHORT = {"epochs": 4}
+
+
+def runs() -> dict[str, dict[str, Any]]:
+    """What each run changes in ``RECIPE`` and ``NETWORK``, in the order in which they are made."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, change in {
+        "as it is": {},
+        "one rate": {"lr_log_var": None},
+        "lr_log_var=0.04": {"lr_log_var": 4e-2},
+        "lr_log_var=0.08": {"lr_log_var": 8e-2},
+        "lr_log_var=0.01": {"lr_log_var": 1e-2},
+        "lr=0.002": {"lr": 2e-3},
+        "lr=0.004": {"lr": 4e-3},
+        "start=-6": {"start": -6.0},
+        "start=-4": {"start": -4.0},
+        "batch=32": {"batch_size": 32},
+        "batch=512": {"batch_size": 512, "lr": 2e-3, "lr_log_var": 4e-2},
+        "decay=0.8": {"decay": 0.8},
+        "no decay": {"decay": 0.0},
+        "warm-up": {"kl_warmup_epochs": 1},
+    }.items():
+        found[f"recipe/{name}"] = SHORT | change
+    for seed in range(SEEDS):
+        for prior in ("learned", "fixed"):
+            for posterior in ("conjugate", "mean-field", "no flow", "published"):
+                found[f"study/{posterior}, {prior}, {seed}"] = {
+                    "posterior": posterior,
+                    "prior": prior,
+                    "seed": seed,
+                }
+        if seed == 0:
+            found |= {f"sampling/{s}": {"sampling": s} for s in ("outputs", "shared")}
+            found |= {f"flows/{n}": {"n_flows_q": n} for n in (4, 8)}
+            found |= {f"kl/{k}": {"kl_weight": k} for k in (0.1,)}
+    return found
+
+
+SETTINGS["runs"] = runs()
+
+
+def network(run: dict[str, Any]) -> nn.Module:
+    """The network of a run, at its start."""
+    setting = NETWORK | run
+    torch.manual_seed(setting["seed"])
+    options = {"prior_std": PRIORS[setting["prior"]], "sampling": setting["sampling"]}
+    if setting["posterior"] == "mean-field":
+        model: nn.Module = models.MeanFieldLeNet(WIDTHS, **options)
+    else:
+        options |= POSTERIORS[setting["posterior"]]
+        options |= {"n_flows_q": setting["n_flows_q"]} if "n_flows_q" in setting else {}
+        model = models.MNFLeNet(WIDTHS, **options)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(("weight_log_var", "bias_log_var")):
+                parameter.fill_(setting["start"])
+    return model
+
+
+@torch.no_grad()
+def judge(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, judged: dict[str, int]) -> dict[str, Any]:
+    """The exact bound in nats an image and its parts, each network drawn judging all images alike."""
+    torch.manual_seed(0)
+    p = predict(model, images, n_samples=judged["draws"])
+    right = p[:, torch.arange(len(labels)), labels].clamp_min(1e-30)
+    nll = -right.log().mean().item()
+    parts = {name: part.item() for name, part in layers.kl_parts(model, judged["draws_of_z"]).items()}
+    kl = parts["weights"] + parts["bias"] + parts["log_q"] - parts["log_r"]
+    rounded = {name: round(part, 1) for name, part in parts.items()}
+    return {"bound": round(nll + kl / 60_000, 5), "nll": round(nll, 5), "kl": round(kl, 1), **rounded}
+
+
+def measure(name: str, checkpoint: Path) -> dict[str, Any]:
+    """Train one run and judge it."""
+    run, judged = runs()[name], SETTINGS["judged"]
+    model, training = network(run), data.mnist("train")
+    images, labels = training.tensors
+    some = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    first, many = some[: judged["images"]], some[: SETTINGS["final"]["images"]]
+    curve: list[dict[str, Any]] = []
+    cpu, began = 0.0, time.process_time()
+
+    def after(history: History) -> None:
+        nonlocal cpu, began
+        cpu += time.process_time() - began
+        curve.append({"seconds": round(cpu, 1), **judge(model, images[first], labels[first], judged)})
+        print(name, len(history.loss), curve[-1], flush=True)
+        began = time.process_time()
+
+    settings = {k: v for k, v in (RECIPE | run).items() if k not in (*NETWORK, "n_flows_q")}
+    if "kl_weight" in settings:
+        settings["kl_weight"] /= len(images)
+    history = fit(model, training, seed=(NETWORK | run)["seed"], after_epoch=after, progress=False, **settings)
+    test = data.mnist("test").tensors
+    torch.manual_seed(0)
+    p = predict(model, test[0], n_samples=SETTINGS["final"]["test_draws"])
+    models.save(model, checkpoint)
+    return {
+        "curve": curve,
+        "end": judge(model, images[many], labels[many], SETTINGS["final"]),
+        "loss": [round(loss, 5) for loss in history.loss],
+        "test": {name: round(score(p, test[1]).item(), 5) for name, score in SCORES.items()},
+        "std": widths(model),
+    }
+
+
+def widths(model: nn.Module) -> dict[str, Any]:
+    """Median deviation of each layer's weights, its prior, and the share of weights that are the prior's again."""
+    found = {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, layers.BayesianLayer):
+            std, prior = (layer.weight_log_var / 2).exp(), float(layer.prior_std)
+            returned = (std > 0.9 * prior) & (layer.weight_mean.abs() < 0.1 * prior)
+            found[name] = {
+                "median": round(std.median().item(), 4),
+                "prior": round(prior, 4),
+                "returned": round(returned.double().mean().item(), 4),
+            }
+    return found
+
+
+def main() -> None:
+    """Make the runs that are missing in the file of results."""
+    command = argparse.ArgumentParser(prog="python -m experiments.arrival", description=__doc__)
+    command.add_argument("names", nargs="*", metavar="RUN", help="default: all that are missing")
+    command.add_argument("--out", type=Path, default=RESULTS / "arrival.json")
+    command.add_argument("--networks", type=Path, default=Path(), help="a folder for the trained networks")
+    args = command.parse_args()
+    if unknown := sorted(set(args.names) - set(runs())):
+        sys.exit(f"No run {', '.join(unknown)}. There are: {', '.join(runs())}")
+    torch.set_num_threads(1)
+    results = read(args.out, SETTINGS)
+    found = results.setdefault("runs", {})
+    for name in args.names or runs():
+        if name not in found:
+            found[name] = measure(name, args.networks / f"{name.replace('/', '-')}.safetensors")
+            write(args.out, results)
+
+
+if __name__ == "__main__":
+    main()
