@@ -108,7 +108,8 @@ def judge(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, judged: 
     p = predict(model, images, n_samples=judged["draws"])
     right = p[:, torch.arange(len(labels)), labels].clamp_min(1e-30)
     nll = -right.log().mean().item()
-    parts = {name: part.item() for name, part in layers.kl_parts(model, judged["draws_of_z"]).items()}
+    each = [layer.kl_parts(judged["draws_of_z"]) for layer in bayesian(model).values()]
+    parts = {name: sum(part[name].item() for part in each) for name in each[0]}
     kl = parts["weights"] + parts["bias"] + parts["log_q"] - parts["log_r"]
     rounded = {name: round(part, 1) for name, part in parts.items()}
     return {"bound": round(nll + kl / 60_000, 5), "nll": round(nll, 5), "kl": round(kl, 1), **rounded}
@@ -151,16 +152,20 @@ def measure(name: str, checkpoint: Path) -> dict[str, Any]:
 def widths(model: nn.Module) -> dict[str, Any]:
     """Median deviation of each layer's weights, its prior, and the share of weights that are the prior's again."""
     found = {}
-    for name, layer in model.named_modules():
-        if isinstance(layer, layers.BayesianLayer):
-            std, prior = (layer.weight_log_var / 2).exp(), float(layer.prior_std)
-            returned = (std > 0.9 * prior) & (layer.weight_mean.abs() < 0.1 * prior)
-            found[name] = {
-                "median": round(std.median().item(), 4),
-                "prior": round(prior, 4),
-                "returned": round(returned.double().mean().item(), 4),
-            }
+    for name, layer in bayesian(model).items():
+        std, prior = (layer.weight_log_var / 2).exp(), float(layer.prior_std)
+        returned = (std > 0.9 * prior) & (layer.weight_mean.abs() < 0.1 * prior)
+        found[name] = {
+            "median": round(std.median().item(), 4),
+            "prior": round(prior, 4),
+            "returned": round(returned.double().mean().item(), 4),
+        }
     return found
+
+
+def bayesian(model: nn.Module) -> dict[str, layers.BayesianLayer]:
+    """The layers with random weights, by name."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, layers.BayesianLayer)}
 
 
 def main() -> None:
