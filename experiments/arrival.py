@@ -3,9 +3,9 @@
     python -m experiments.arrival                     all runs
     python -m experiments.arrival recipe/batch=512    only this one
 
-Every run trains by ``fit`` and is judged after every epoch by the bound with explicit weights, one draw of the
-network for a whole batch. ``study``: four posteriors, two priors, three seeds. The others have seed 0 and one
-setting changed each. The figures go to ``book/results/arrival.json`` run by run.
+Every run trains by ``fit`` and is judged after every epoch by the bound with explicit weights: each draw of
+the network judges all images. ``study``: four posteriors, two priors, three seeds. The others have seed 0 and
+one setting changed each. The figures go to ``book/results/arrival.json`` run by run.
 """
 
 from __future__ import annotations
@@ -102,10 +102,12 @@ def network(run: dict[str, Any]) -> nn.Module:
 
 
 @torch.no_grad()
-def judge(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, judged: dict[str, int]) -> dict[str, Any]:
+def judge(
+    model: nn.Module, images: torch.Tensor, labels: torch.Tensor, judged: dict[str, int]
+) -> dict[str, Any]:
     """The exact bound in nats an image and its parts, each network drawn judging all images alike."""
     torch.manual_seed(0)
-    p = predict(model, images, n_samples=judged["draws"])
+    p = predict(model, images, n_samples=judged["draws"], progress=False)
     right = p[:, torch.arange(len(labels)), labels].clamp_min(1e-30)
     nll = -right.log().mean().item()
     each = [layer.kl_parts(judged["draws_of_z"]) for layer in bayesian(model).values()]
@@ -135,10 +137,12 @@ def measure(name: str, checkpoint: Path) -> dict[str, Any]:
     settings = {k: v for k, v in (RECIPE | run).items() if k not in (*NETWORK, "n_flows_q")}
     if "kl_weight" in settings:
         settings["kl_weight"] /= len(images)
-    history = fit(model, training, seed=(NETWORK | run)["seed"], after_epoch=after, progress=False, **settings)
+    history = fit(
+        model, training, seed=(NETWORK | run)["seed"], after_epoch=after, progress=False, **settings
+    )
     test = data.mnist("test").tensors
     torch.manual_seed(0)
-    p = predict(model, test[0], n_samples=SETTINGS["final"]["test_draws"])
+    p = predict(model, test[0], n_samples=SETTINGS["final"]["test_draws"], progress=False)
     models.save(model, checkpoint)
     return {
         "curve": curve,
@@ -150,7 +154,7 @@ def measure(name: str, checkpoint: Path) -> dict[str, Any]:
 
 
 def widths(model: nn.Module) -> dict[str, Any]:
-    """Median deviation of each layer's weights, its prior, and the share of weights that are the prior's again."""
+    """Each layer's median deviation, its prior, and the share of weights that went back to the prior."""
     found = {}
     for name, layer in bayesian(model).items():
         std, prior = (layer.weight_log_var / 2).exp(), float(layer.prior_std)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from mnf_lite._inputs import unwrapped
 from mnf_lite.files import load_tensors, save_tensors
 from mnf_lite.layers import MeanFieldConv2d, MeanFieldLinear, MNFConv2d, MNFLinear
+from mnf_lite.layers.base import filled
 from mnf_lite.layers.conv import Sampling
 from mnf_lite.likelihoods import Categorical, Gaussian, Likelihood
 
@@ -188,6 +189,7 @@ class _Dropout(nn.Module):
     bias: Any
     features: Any  # number of features of the input, each of which is dropped or kept
     axis: int  # along which they lie
+    layer_of: Any  # makes torch's own layer of this geometry with the weights and the bias given
     groups = 1  # of a convolution
 
     def __init__(self, *shape: Any, p: float, **options: Any) -> None:
@@ -222,10 +224,17 @@ class _Dropout(nn.Module):
         w = self.weight * z[:, 0].view(n, -1, fan_in, *[1] * (self.weight.ndim - 2))
         return w, None if self.bias is None else self.bias.expand(n, -1)
 
-    def draw(self, layer: nn.Module) -> nn.Module:
-        """Return the plain ``layer``, of the same geometry, with weights drawn."""
+    def plain(self) -> nn.Module:
+        """Make torch's own layer, whose weights are one draw."""
         w, b = self.sample_weights(1)
-        layer.to(w).load_state_dict({"weight": w[0]} | ({} if b is None else {"bias": b[0]}))
+        layer: nn.Module = self.layer_of(w[0], None if b is None else b[0])
+        return layer
+
+    @torch.no_grad()
+    def mean_layer(self, n: int = 1) -> nn.Module:
+        """Make torch's own layer with the mean of the weights, which is exact whatever ``n``."""
+        bias = None if self.bias is None else self.bias.clone()
+        layer: nn.Module = self.layer_of(self.weight.clone(), bias)
         return layer
 
     def extra_repr(self) -> str:
@@ -260,9 +269,9 @@ class DropoutLinear(_Dropout, nn.Linear):
         """Number of input features."""
         return self.in_features
 
-    def plain(self) -> nn.Module:
-        """Return an ``nn.Linear`` whose weights are one draw."""
-        return self.draw(nn.Linear(self.in_features, self.out_features, self.bias is not None))
+    def layer_of(self, weight: Tensor, bias: Tensor | None) -> nn.Linear:
+        layer = nn.Linear(self.in_features, self.out_features, bias is not None, device="meta")
+        return filled(layer, weight, bias)
 
 
 class DropoutConv2d(_Dropout, nn.Conv2d):
@@ -294,21 +303,11 @@ class DropoutConv2d(_Dropout, nn.Conv2d):
         """Number of input feature maps."""
         return self.in_channels
 
-    def plain(self) -> nn.Module:
-        """Return an ``nn.Conv2d`` of the same geometry whose weights are one draw."""
-        return self.draw(
-            nn.Conv2d(
-                self.in_channels,
-                self.out_channels,
-                self.kernel_size,  # type: ignore[arg-type]
-                self.stride,  # type: ignore[arg-type]
-                self.padding,  # type: ignore[arg-type]
-                self.dilation,  # type: ignore[arg-type]
-                self.groups,
-                self.bias is not None,
-                self.padding_mode,
-            )
-        )
+    def layer_of(self, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
+        names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+        options: dict[str, Any] = {name: getattr(self, name) for name in (*names, "padding_mode")}
+        layer = nn.Conv2d(**options, bias=bias is not None, device="meta")
+        return filled(layer, weight, bias)
 
 
 class DropoutLeNet(_LeNet):

@@ -8,7 +8,7 @@ Every layer has the prior :math:`p(W, b)`: all weights and biases independent :m
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +67,15 @@ def sample_gaussian(mean: Tensor, log_var: Tensor, n: int) -> Tensor:
     """Draw ``[n, *log_var.shape]`` around ``mean``, which broadcasts to that shape."""
     noise = torch.randn_like(log_var.new_empty(n, *log_var.shape))
     return torch.addcmul(mean, noise, (log_var / 2).exp())
+
+
+Made = TypeVar("Made", bound=nn.Module)
+
+
+def filled(layer: Made, weight: Tensor, bias: Tensor | None) -> Made:
+    """Give a layer its weights; on "meta" it is made without initial values that nobody would see."""
+    layer.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}), assign=True)
+    return layer
 
 
 def one_of(value: Any, options: Sequence[str], name: str) -> str:

@@ -13,6 +13,7 @@ from mnf_lite.layers.base import (
     MeanField,
     Multiplicative,
     add_noise,
+    filled,
     one_of,
     sample_gaussian,
     sqrt,
@@ -85,12 +86,9 @@ class _Conv(BayesianLayer):
         return {name: getattr(self, name) for name in names}
 
     def layer_of(self, weight: Tensor | None, bias: Tensor | None) -> nn.Module:
-        # made on "meta", where initial values that nobody would see cost nothing
         sizes = self.in_channels, self.out_channels, self.kernel_size
         layer: nn.Module = self.twin(*sizes, **self.options(), bias=bias is not None, device="meta")
-        if weight is not None:
-            layer.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}), assign=True)
-        return layer
+        return layer if weight is None else filled(layer, weight, bias)
 
     def extra_repr(self) -> str:
         how = f", sampling={self.sampling!r}" if self.sampling != "outputs" else ""

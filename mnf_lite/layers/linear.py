@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mnf_lite.layers.base import BayesianLayer, MeanField, Multiplicative, add_noise, sqrt
+from mnf_lite.layers.base import BayesianLayer, MeanField, Multiplicative, add_noise, filled, sqrt
 from mnf_lite.nets import positive_int
 
 
@@ -27,10 +27,8 @@ class _Linear(BayesianLayer):
         self.in_features, self.out_features = in_features, out_features
 
     def layer_of(self, weight: Tensor, bias: Tensor | None) -> nn.Linear:
-        # made on "meta", where initial values that nobody would see cost nothing
         layer = nn.Linear(self.in_features, self.out_features, bias is not None, device="meta")
-        layer.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}), assign=True)
-        return layer
+        return filled(layer, weight, bias)
 
     def sample_output(self, x_mean: Tensor, x: Tensor) -> Tensor:
         """Draw by local reparametrisation: mean ``x_mean @ mu.T + m``, variance ``x**2 @ var.T + v``."""
