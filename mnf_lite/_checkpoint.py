@@ -59,8 +59,10 @@ class Checkpoint:
         before, run = metadata["run"], self.run
         came = "another model" if before.get("model") != run["model"] else difference(before, run)
         if came:
+            hint = " (rates that decay belong to a number of epochs: decay=0 lets a run go on)"
             raise ValueError(
-                f"{self.path} belongs to a run with {came}; name another file, or delete this one"
+                f"{self.path} belongs to a run with {came}{hint if came.startswith('epochs') else ''}; name "
+                "another file, or delete this one"
             )
         history: Figures = metadata["history"]
         if len(history["loss"]) > epochs:

@@ -102,13 +102,12 @@ class MNFLeNet(_LeNet):
     """LeNet with a multiplicative normalizing flow posterior over every weight.
 
     Args:
-        widths: as in ``LeNet``. The default has 697,020 trainable parameters; the paper's is
-            (20, 50, 500, 10).
+        widths: as in ``LeNet``. The paper's is (20, 50, 500, 10).
         n_flows_q, n_flows_r, hidden, prior_std, auxiliary: as in ``layers.MNFLinear``.
         sampling: of the convolutions, as in ``layers.MNFConv2d``.
 
     Shape:
-        ``[B, 1, 28, 28] -> [B, classes]`` logits, with fresh weights for every image
+        ``[B, 1, 28, 28] -> [B, classes]`` logits, with weights of its own for every image (see ``sampling``)
 
     Raises:
         ValueError, TypeError: as ``LeNet`` and ``layers.MNFLinear``.
@@ -117,7 +116,8 @@ class MNFLeNet(_LeNet):
         Louizos and Welling (2017), https://arxiv.org/abs/1703.01961.
 
     Example:
-        >>> sum(parameter.numel() for parameter in MNFLeNet().parameters())
+        >>> network = MNFLeNet(auxiliary="published")  # with the paper's r(z|W)
+        >>> sum(parameter.numel() for parameter in network.parameters())
         697020
     """
 
@@ -126,11 +126,11 @@ class MNFLeNet(_LeNet):
         widths: Sequence[int] = (20, 50, 50, 10),
         *,
         n_flows_q: int = 2,
-        n_flows_r: int | None = None,
+        n_flows_r: int = 2,
         hidden: Sequence[int] = (50,),
         prior_std: float | Literal["learned"] = 1.0,
-        auxiliary: Literal["published", "conjugate"] = "published",
-        sampling: Sampling = "outputs",
+        auxiliary: Literal["published", "conjugate"] = "conjugate",
+        sampling: Sampling = "weights",
     ) -> None:
         options = _multiplicative(n_flows_q, n_flows_r, hidden, prior_std, auxiliary)
         conv = partial(MNFConv2d, **options, sampling=sampling)
@@ -146,7 +146,7 @@ class MeanFieldLeNet(_LeNet):
         prior_std, sampling: as in ``layers.MeanFieldConv2d``.
 
     Shape:
-        ``[B, 1, 28, 28] -> [B, classes]`` logits, with fresh weights for every image
+        ``[B, 1, 28, 28] -> [B, classes]`` logits, with weights of its own for every image (see ``sampling``)
 
     Raises:
         ValueError, TypeError: as ``LeNet`` and ``layers.MeanFieldLinear``.
@@ -164,7 +164,7 @@ class MeanFieldLeNet(_LeNet):
         widths: Sequence[int] = (20, 50, 50, 10),
         *,
         prior_std: float | Literal["learned"] = 1.0,
-        sampling: Sampling = "outputs",
+        sampling: Sampling = "weights",
     ) -> None:
         super().__init__(
             widths,
@@ -383,10 +383,10 @@ class MNFMLP(nn.Sequential):
         noise_std: float | None = 1.0,
         activation: Callable[[], nn.Module] = nn.ReLU,
         n_flows_q: int = 2,
-        n_flows_r: int | None = None,
+        n_flows_r: int = 2,
         hidden: Sequence[int] = (50,),
         prior_std: float | Literal["learned"] = 1.0,
-        auxiliary: Literal["published", "conjugate"] = "published",
+        auxiliary: Literal["published", "conjugate"] = "conjugate",
     ) -> None:
         _check_sizes(sizes, "sizes", 2, "at least two positive integers")
         if noise_std is not None and not (isinstance(noise_std, int | float) and noise_std > 0):
@@ -513,7 +513,7 @@ def load(path: str | Path, into: nn.Module | None = None) -> nn.Module:
 
 
 def _multiplicative(
-    n_flows_q: int, n_flows_r: int | None, hidden: Any, prior_std: Any, auxiliary: str
+    n_flows_q: int, n_flows_r: int, hidden: Any, prior_std: Any, auxiliary: str
 ) -> dict[str, Any]:
     """Return the options of MNF layers by name, as a file can hold them."""
     if not isinstance(hidden, list | tuple):

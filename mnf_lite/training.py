@@ -30,6 +30,7 @@ VALIDATION_CHUNK = 1000  # examples at a time
 BAR_INTERVAL = 0.5  # seconds between looks at the loss, which on a GPU make it wait
 PRIOR_INTERVAL = 50  # steps from one update of the learned priors to the next
 LAST_RATE = 0.02  # to which share of themselves all rates fall
+LOG_VAR_RATE = 20  # times that of the means: what the book's study of arrival found
 
 Optimization = Callable[[list[dict[str, Any]]], Optimizer]
 
@@ -40,7 +41,7 @@ class History:
 
     Attributes:
         loss: nats per example, ``nll`` + ``kl_weight`` * ``kl`` at the full weight even while the KL warms
-            up; with the default weight 1/N it is minus the evidence bound, divided by N.
+            up; with the default weight 1/N it estimates minus the evidence bound over N.
         nll: negative log-likelihood of the training examples while the weights were moving, nats per example.
         kl: divergence of the posterior from the prior, nats, mean over the steps.
         kl_weights, kl_bias, log_q, log_r: its parts, ``kl = kl_weights + kl_bias + log_q - log_r``, as in
@@ -83,7 +84,7 @@ def fit(
     batch_size: int = BATCH_SIZE,
     lr: float = 1e-3,
     lr_log_var: float | None = None,
-    decay: float | Callable[[float], float] = 0.0,
+    decay: float | Callable[[float], float] = 0.4,
     optimizer: Optimization | None = None,
     likelihood: Likelihood | None = None,
     kl_weight: float | None = None,
@@ -99,9 +100,11 @@ def fit(
 
     .. math:: -\frac{1}{|B|} \sum_{(x, y) \in B} \log p(y \mid x, W_x) + w_t \, \mathrm{KL}
 
-    There are fresh weights :math:`W_x` for every example and one draw of the KL for every step. The weight
-    :math:`w_t` rises linearly from 0 to ``kl_weight`` over the first ``kl_warmup_epochs``. Learned priors
-    are set to their optimum every 50 steps.
+    :math:`W_x` is the draw of the weights by which an example is judged, its own in layers that draw one for
+    every example; the KL is drawn once a step. With the weight 1/N the objective is minus the evidence bound
+    over N wherever these draws are exact, as they are by default; with convolutions of
+    ``sampling="outputs"`` it is an approximation. The weight :math:`w_t` rises linearly from 0 to
+    ``kl_weight`` over the first ``kl_warmup_epochs``. Learned priors are set to their optimum every 50 steps.
 
     Order and noise of an epoch depend on ``seed`` and the epoch's number alone, and the caller's random
     state is left as it was; random transforms of a data set should draw from torch's generator, so that they
@@ -118,7 +121,8 @@ def fit(
         epochs: passes over the data, those in the checkpoint included.
         batch_size: examples per step, over all processes.
         lr: learning rate.
-        lr_log_var: that of the log variances (parameters whose name ends in ``log_var``); None is ``lr``.
+        lr_log_var: that of the log variances (parameters whose name ends in ``log_var``); None is 20 times
+            ``lr`` under Adam, at which they arrive with the means, and ``lr`` under an optimizer of your own.
         decay: fraction of the run, at its end, over which all rates fall linearly to 2 % of themselves; or a
             schedule of your own, a function of the fraction of the run that is done, which gives the factor
             on all rates.
@@ -152,6 +156,7 @@ def fit(
         Bowman et al. (2016), for the warm-up, https://arxiv.org/abs/1511.06349.
 
     Example:
+        >>> from torch.utils.data import TensorDataset
         >>> from mnf_lite import models
         >>> x, network = torch.rand(20, 1), models.MNFMLP((1, 5, 1))
         >>> history = fit(network, TensorDataset(x, x.sin()), epochs=2, progress=False)
@@ -168,6 +173,8 @@ def fit(
     likelihood.to(first_parameter(model))
     data, held_out = _examples(dataset, validation, batch_size, model, likelihood)
     objective = _Objective(model, likelihood, checks=not data.whole)
+    if lr_log_var is None:
+        lr_log_var = lr if optimizer else LOG_VAR_RATE * lr
     steps = _optimizer(objective, optimizer, lr, lr_log_var)
     schedule = _Schedule(steps, decay, epochs)
     kl_weight = data.kl_weight() if kl_weight is None else kl_weight
@@ -419,13 +426,11 @@ def _not_finite(objective: nn.Module) -> str:
     return ""
 
 
-def _optimizer(
-    objective: nn.Module, make: Optimization | None, lr: float, lr_log_var: float | None
-) -> Optimizer:
+def _optimizer(objective: nn.Module, make: Optimization | None, lr: float, lr_log_var: float) -> Optimizer:
     """Make the optimizer, log variances in a group of their own where they have a rate of their own."""
     named = list(objective.named_parameters())
     groups: list[dict[str, Any]] = [{"params": [p for _, p in named], "lr": lr}]
-    if lr_log_var is not None:
+    if lr_log_var != lr:
         variances = [p for name, p in named if name.endswith("log_var")]
         others = [p for name, p in named if not name.endswith("log_var")]
         groups = [{"params": others, "lr": lr}, {"params": variances, "lr": lr_log_var}]

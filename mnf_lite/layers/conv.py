@@ -54,7 +54,7 @@ class _Conv(BayesianLayer):
         *,
         groups: int = 1,
         padding_mode: str = "zeros",
-        sampling: Sampling = "outputs",
+        sampling: Sampling = "weights",
         prior_std: float | Literal["learned"] = 1.0,
     ) -> None:
         axes = len(self.pixels)
@@ -91,7 +91,7 @@ class _Conv(BayesianLayer):
         return layer if weight is None else filled(layer, weight, bias)
 
     def extra_repr(self) -> str:
-        how = f", sampling={self.sampling!r}" if self.sampling != "outputs" else ""
+        how = f", sampling={self.sampling!r}" if self.sampling != "weights" else ""
         return f"{self.layer_of(None, self.bias_mean).extra_repr()}{how}, {self.prior_repr()}"
 
     def edges(self) -> list[tuple[int, int]]:
@@ -244,11 +244,11 @@ class _MNFConv(Multiplicative, _Conv):
         groups: int = 1,
         padding_mode: str = "zeros",
         n_flows_q: int = 2,
-        n_flows_r: int | None = None,
+        n_flows_r: int = 2,
         hidden: Sequence[int] = (50,),
         prior_std: float | Literal["learned"] = 1.0,
-        auxiliary: Literal["published", "conjugate"] = "published",
-        sampling: Sampling = "outputs",
+        auxiliary: Literal["published", "conjugate"] = "conjugate",
+        sampling: Sampling = "weights",
     ) -> None:
         super().__init__(
             in_channels,
@@ -356,7 +356,7 @@ class MNFConv2d(_MNFConv):
         in_channels, out_channels, kernel_size, stride, padding, dilation, bias, groups, padding_mode: as in
             ``nn.Conv2d``; the bias is independent of z, which has ``out_channels`` entries.
         n_flows_q: number of flows that shape q(z).
-        n_flows_r: number of flows in the published r(z|W), None for 2; the conjugate one has none.
+        n_flows_r: number of flows in the published r(z|W); the conjugate one has none, whatever is said.
         hidden: hidden layers of the flows' networks.
         prior_std: standard deviation of the prior ``N(0, prior_std**2)``, or ``"learned"``.
         auxiliary: ``"published"`` or ``"conjugate"``, the kind of r(z|W).
