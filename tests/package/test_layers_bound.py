@@ -315,8 +315,9 @@ def test_mean_field_kl_is_the_closed_form_of_torch_distributions(kind, args):
 
 
 @pytest.mark.parametrize("axis", [1, 2, 3])
-def test_order_of_a_convolutions_inputs_and_positions_is_indifferent_to_its_kl(axis):
-    layer = stir(layers.MNFConv2d(3, 2, (3, 4)))
+@pytest.mark.parametrize("auxiliary", AUXILIARY)
+def test_order_of_a_convolutions_inputs_and_positions_is_indifferent_to_its_kl(axis, auxiliary):
+    layer = stir(layers.MNFConv2d(3, 2, (3, 4), auxiliary=auxiliary))
     torch.manual_seed(1)
     before = layer.kl_samples(20)
     permute(layer, axis)
@@ -324,8 +325,9 @@ def test_order_of_a_convolutions_inputs_and_positions_is_indifferent_to_its_kl(a
     assert (layer.kl_samples(20) - before).abs().max() < 1e-10
 
 
-def test_order_of_a_dense_layers_outputs_is_indifferent_to_its_kl():
-    layer = stir(layers.MNFLinear(2, 3))
+@pytest.mark.parametrize("auxiliary", AUXILIARY)
+def test_order_of_a_dense_layers_outputs_is_indifferent_to_its_kl(auxiliary):
+    layer = stir(layers.MNFLinear(2, 3, auxiliary=auxiliary))
     torch.manual_seed(1)
     with torch.no_grad():
         before = layer.kl_samples(200_000)
@@ -338,8 +340,9 @@ def test_order_of_a_dense_layers_outputs_is_indifferent_to_its_kl():
 @pytest.mark.parametrize(
     ("kind", "args", "axis"), [(layers.MNFLinear, (3, 2), 1), (layers.MNFConv2d, (2, 3, 2), 0)]
 )
-def test_order_along_the_axis_that_z_scales_matters(kind, args, axis):
-    layer = stir(kind(*args))
+@pytest.mark.parametrize("auxiliary", AUXILIARY)
+def test_order_along_the_axis_that_z_scales_matters(kind, args, axis, auxiliary):
+    layer = stir(kind(*args, auxiliary=auxiliary))
     torch.manual_seed(1)
     before = layer.kl_samples(20)
     permute(layer, axis)
@@ -355,8 +358,9 @@ def permute(layer, axis):
 
 
 @pytest.mark.parametrize(("kind", "args"), ALL[:2])
-def test_kl_is_the_mean_of_independent_draws(kind, args):
-    layer = stir(kind(*args))
+@pytest.mark.parametrize("auxiliary", AUXILIARY)
+def test_kl_is_the_mean_of_independent_draws(kind, args, auxiliary):
+    layer = stir(kind(*args, auxiliary=auxiliary))
     torch.manual_seed(0)
     draws = layer.kl_samples(16)
     torch.manual_seed(0)
@@ -449,9 +453,10 @@ def test_conditioners_of_the_flows_are_not_linear():
 
 
 @pytest.mark.parametrize(("kind", "args"), [(layers.MNFLinear, (3, 2)), (layers.MNFConv2d, (2, 3, 2))])
-def test_kl_alone_trains_to_zero_and_never_below(kind, args):
+@pytest.mark.parametrize("auxiliary", AUXILIARY)
+def test_kl_alone_trains_to_zero_and_never_below(kind, args, auxiliary):
     torch.manual_seed(0)
-    layer = stir(kind(*args, hidden=(5,), prior_std=0.7))
+    layer = stir(kind(*args, hidden=(5,), prior_std=0.7, auxiliary=auxiliary))
     assert layer.kl(100) > 1
     optimiser = torch.optim.Adam(layer.parameters(), lr=0.05)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 300)
