@@ -86,12 +86,12 @@ const liveCoupling = (() => {
   function draw(stage) {
     if (typeof liveCouplingData === "undefined") throw new Error("its weights did not load");
     const chain = couplings(liveCouplingData), quick = tabulated(chain), K = chain.length;
-    const REACH = 3, start = () => [0.4, -0.9];
+    const REACH = 2.8, start = () => [-0.2, -1.5];
     let z = start(), n = K, playing = null;
 
-    const axes = { x: [-REACH, REACH], y: [-REACH, REACH], xTicks: [-2, 0, 2], yTicks: [-2, 0, 2] };
-    const left = new Live.Panel(stage, { ...axes, xLabel: "z_1", yLabel: "z_2", title: "noise z" });
-    const right = new Live.Panel(stage, { ...axes, xLabel: "x_1", yLabel: "x_2", title: "after the couplings: x" });
+    const square = (low, high) => ({ x: [low, high], y: [low, high], xTicks: [-2, 0, 2], yTicks: [-2, 0, 2] });
+    const left = new Live.Panel(stage, { ...square(-REACH, REACH), xLabel: "z_1", yLabel: "z_2", title: "noise z" });
+    const right = new Live.Panel(stage, { ...square(-2.4, 3.2), xLabel: "x_1", yLabel: "x_2" });
     const panels = [left, right], CELLS = 90;
     const canvas = Object.assign(document.createElement("canvas"), { width: CELLS, height: CELLS });
     const heats = panels.map((panel) => panel.draw("heat", "image", { preserveAspectRatio: "none" }));
@@ -102,9 +102,9 @@ const liveCoupling = (() => {
     const dots = panels.map((panel) => sample.map(([z_1]) => {
       const share = Math.round(Live.clamp(50 + 28 * z_1, 0, 100)); // colour says where a point came from
       const style = `fill: color-mix(in oklab, var(--live-orange) ${share}%, var(--live-blue))`;
-      return panel.draw("sample", "circle", { r: 2.2, style });
+      return panel.draw("sample", "circle", { r: 2, style });
     }));
-    const rest = right.draw("dashed"), trail = right.draw("trail");
+    const rest = right.draw("dashed"), trail = right.draw("trail"), stops = right.draw("stops");
 
     const put = (to) => (z = to.map((u) => Live.clamp(u, -REACH, REACH)));
     const image = () => forward(z, chain, n).x;
@@ -159,8 +159,9 @@ const liveCoupling = (() => {
       const pen = canvas.getContext("2d"), picture = pen.createImageData(CELLS, CELLS);
       const [r, g, b] = getComputedStyle(stage.svg).color.match(/\d+/g);
       for (let i = 0; i < CELLS; i++) for (let j = 0; j < CELLS; j++) {
-        const x = [((j + 0.5) / CELLS) * 2 * REACH - REACH, REACH - ((i + 0.5) / CELLS) * 2 * REACH];
-        const back = inverse(x, quick, n), p = Math.exp(logNormal(back.z) + back.logDet);
+        const x = panel.x(panel.left + ((j + 0.5) / CELLS) * panel.width);
+        const y = panel.y(panel.top + ((i + 0.5) / CELLS) * panel.height);
+        const back = inverse([x, y], quick, n), p = Math.exp(logNormal(back.z) + back.logDet);
         picture.data.set([r, g, b, 190 * (1 - Math.exp(-3 * p))], 4 * (i * CELLS + j));
       }
       pen.putImageData(picture, 0, 0);
@@ -180,20 +181,18 @@ const liveCoupling = (() => {
         circles[i].setAttribute("cy", panel.Y(v).toFixed(1));
       });
     }
-    // The way of z: at every whole coupling up to the first one given, and there.
-    function way(n) {
-      const stops = [...Array(Math.ceil(n)).keys(), n].map((k) => forward(z, chain, k).x);
-      return right.line(stops.map(([u]) => u), stops.map(([, v]) => v));
-    }
+    // Where z stands before the first n couplings, between them and after them.
+    const way = (n) => [...Array(Math.ceil(n)).keys(), n].map((k) => forward(z, chain, k).x);
+    const path = (points) => right.line(points.map(([u]) => u), points.map(([, v]) => v));
     new MutationObserver(() => { painted = null; stage.refresh(); })
       .observe(document.documentElement, { attributeFilter: ["data-theme"] });
 
     return {
       layout(width) {
         const two = width >= 560, margin = 34, gap = 46;
-        const side = two ? (width - margin - gap - 8) / 2 : Math.min(width - margin - 8, 300);
-        left.place(margin, 24, side, side);
-        right.place(two ? margin + side + gap : margin, two ? 24 : 24 + side + 64, side, side);
+        const side = two ? (width - margin - gap - 8) / 2 : Math.min(width - margin - 8, 270);
+        left.place(margin, 30, side, side);
+        right.place(two ? margin + side + gap : margin, two ? 30 : side + 98, side, side);
         painted = null;
         return right.top + side + 40;
       },
@@ -201,8 +200,10 @@ const liveCoupling = (() => {
         if (painted === null) show(left, heats[0], grids[0], dots[0], 0);
         if (painted !== n) show(right, heats[1], grids[1], dots[1], n);
         painted = n;
-        rest.setAttribute("d", way(K));
-        trail.setAttribute("d", way(n));
+        right.retitle(`x after ${Live.number(n, n % 1 ? 1 : 0)} of ${K} couplings`);
+        rest.setAttribute("d", path(way(K)));
+        trail.setAttribute("d", path(way(n)));
+        stops.setAttribute("d", way(n).map(([u, v]) => `M${right.X(u)},${right.Y(v)}h0`).join(""));
       },
       words() {
         const { x, logDet } = forward(z, chain, n), log = logNormal(z), d = Live.number;

@@ -4,6 +4,7 @@ const liveMap = (() => {
   "use strict";
   const DECILES = [-1.28155, -0.84162, -0.5244, -0.25335, 0, 0.25335, 0.5244, 0.84162, 1.28155];
   const LEAST = 0.05, MOST = 4; // of the slope: a flatter map has no inverse, a steeper one leaves the panel
+  const HIGHEST = 0.7; // of the density in its panel
 
   // The map of the chapter with a bend of strength a at every place c: f(z) = z + sum a tanh(2 (z - c)).
   function f(z, bends) {
@@ -64,7 +65,7 @@ const liveMap = (() => {
       x: [-3.2, 3.2], y: [0, 0.45], xTicks: [-2, 0, 2], yTicks: [0, 0.2, 0.4], xLabel: "z", yLabel: "p_Z(z)",
     });
     const result = new Live.Panel(stage, {
-      x: [0.85, 0], y: [-4.6, 4.6], xTicks: [0.8, 0.4, 0], yTicks: [-4, -2, 0, 2, 4],
+      x: [HIGHEST, 0], y: [-4.6, 4.6], xTicks: [0.6, 0.3], yTicks: [-4, -2, 0, 2, 4],
       xLabel: "p_X(x)", yLabel: "x", title: "the result",
     });
     const colour = (k) => ["blue", "orange"][k % 2];
@@ -77,7 +78,7 @@ const liveMap = (() => {
     // Pixels from the middle of a bend to the end of its arm, along the slope there.
     function arm({ c }) {
       const d = slope(c, bends), right = map.width / 6.4, up = (d * map.height) / 9.2;
-      const scale = Math.min(52, map.width / 5) / Math.hypot(right, up);
+      const scale = Live.clamp(map.width / 5, 46, 56) / Math.hypot(right, up);
       return [right * scale, up * scale];
     }
 
@@ -99,7 +100,7 @@ const liveMap = (() => {
         words: () => `at z = ${Live.number(bends[k].c)}`,
       });
       Live.handle(stage, {
-        label: `slope in the ${name}`, kind: "green", least: LEAST, most: MOST,
+        label: `slope in the ${name}`, kind: "green open", least: LEAST, most: MOST,
         at: () => { const [X, Y] = centre(bends[k]), [right, up] = arm(bends[k]); return [X + right, Y - up]; },
         move: (X, Y) => {
           const [X_0, Y_0] = centre(bends[k]);
@@ -125,10 +126,10 @@ const liveMap = (() => {
       layout(width) {
         const side = Math.round(width * 0.3), gap = 30, left = 34, wide = width - side - left - gap - 8;
         const tall = Live.clamp(wide * 0.78, 200, 330), low = tall * 0.42;
-        map.place(left + side + gap, 24, wide, tall);
-        result.place(left, 24, side, tall);
-        base.place(left + side + gap, 24 + tall + 30, wide, low);
-        return 24 + tall + 30 + low + 40;
+        map.place(left + side + gap, 30, wide, tall);
+        result.place(left, 30, side, tall);
+        base.place(left + side + gap, tall + 66, wide, low);
+        return tall + low + 106;
       },
       update() {
         const cuts = [-3.2, ...DECILES, 3.2];
@@ -146,12 +147,12 @@ const liveMap = (() => {
           const [X, Y] = centre(bends[k]), [right, up] = arm(bends[k]);
           path.setAttribute("d", `M${X - right},${Y + up}L${X + right},${Y - up}`);
         });
-        way.setAttribute("d", `M${base.X(z)},${base.Y(0)}` + up(z, result.X(Math.min(pX(z, bends), 0.85))));
+        way.setAttribute("d", `M${base.X(z)},${base.Y(0)}` + up(z, result.X(Math.min(pX(z, bends), HIGHEST))));
       },
       words() {
         const { area, hills } = measure(bends), x = f(z, bends), d = slope(z, bends), n = Live.number;
-        return `z = ${n(z)} goes to x = ${n(x)}. The slope there is ${n(d)}, so the density falls or rises from `
-          + `${n(pZ(z), 3)} to ${n(pZ(z), 3)} / ${n(d)} = ${n(pX(z, bends), 3)}. The result has `
+        return `z = ${n(z)} goes to x = ${n(x)}. The slope there is ${n(d)}: an interval becomes ${n(d)} times as wide, and `
+          + `the density is ${n(pZ(z), 3)} / ${n(d)} = ${n(pX(z, bends), 3)}. The result has `
           + `${hills} hill${hills === 1 ? "" : "s"} and the area ${n(area, 3)}.`;
       },
     };

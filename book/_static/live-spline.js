@@ -91,7 +91,7 @@ const liveSpline = (() => {
         words: () => `x = ${Live.number(knots.xs[k])}, z = ${Live.number(knots.ys[k])}`,
       });
       Live.handle(stage, {
-        label: `slope at knot ${k}`, kind: "green", least: FLATTEST, most: STEEPEST,
+        label: `slope at knot ${k}`, kind: "green open", least: FLATTEST, most: STEEPEST,
         at: () => { const [X, Y] = spot(), [right, up] = arm(k); return [X + right, Y - up]; },
         move: (X, Y) => {
           const [X_0, Y_0] = spot();
@@ -110,8 +110,8 @@ const liveSpline = (() => {
         const left = 34, two = width >= 560, gap = 46;
         const wide = two ? (width - left - gap - 8) / 2 : width - left - 8;
         const tall = two ? Math.min(wide, 340) : Math.min(wide, 300);
-        map.place(left, 24, wide, tall);
-        const [x, y] = two ? [left + wide + gap, 24] : [left, 24 + tall + 60];
+        map.place(left, 30, wide, tall);
+        const [x, y] = two ? [left + wide + gap, 30] : [left, tall + 94];
         const upper = two ? tall * 0.56 : 150, lower = two ? tall * 0.44 - 46 : 90;
         density.place(x, y, wide, upper);
         slopes.place(x, y + upper + 46, wide, lower);

@@ -71,8 +71,14 @@ const Live = (() => {
         add(this.axes, "path", { d: `M${left},${this.Y(tick)}h-4` });
         text(left - 8, this.Y(tick) + 4, "end", String(tick).replace("-", "−"), "tick");
       }
-      const places = [[left + width / 2, bottom + 33], [left - 26, top - 9], [left + width / 2, top - 9]];
+      const places = [[left + width / 2, bottom + 33], [left - 28, top - 13], [left + width / 2, top - 13]];
       this.labels.forEach(([label, anchor], k) => text(...places[k], anchor, label, "label"));
+    }
+
+    // Give the placed panel another title.
+    retitle(title) {
+      this.labels[2][0] = title;
+      write(this.axes.lastChild, title);
     }
 
     // The path through points given as two lists.
