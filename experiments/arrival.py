@@ -26,7 +26,7 @@ from torch.utils.data import TensorDataset
 
 from experiments.methods import SCORES
 from experiments.results import RESULTS, read, write
-from mnf_lite import data, fit, layers, models, predict
+from mnf_lite import data, fit, layers, metrics, models, plots, predict
 
 POSTERIORS: dict[str, dict[str, Any]] = {
     "mean-field": {},
@@ -38,12 +38,14 @@ PRIORS: dict[str, Any] = {"fixed": 1.0, "learned": "learned"}
 RECIPE: dict[str, Any] = {"epochs": 10, "batch_size": 128, "lr": 4e-3, "lr_log_var": 2e-2, "decay": 0.4}
 SEEDS = 3
 WIDTHS = (20, 50, 50, 10)
+BINS = (-14, 4, 36)  # of the log variances of all weights: from, to, how many
 NETWORK = {"posterior": "conjugate", "prior": "learned", "sampling": "weights", "start": -9.0, "seed": 0}
 SETTINGS: dict[str, Any] = {
     "runs": {},
     "recipe": RECIPE,
     "widths": WIDTHS,
-    "judged": {"images": 2_000, "draws": 5, "draws_of_z": 50},  # after every epoch
+    "judged": {"images": 2_000, "draws": 5, "draws_of_z": 50, "nines": 200, "angle": 70},  # after every epoch
+    "bins": BINS,
     "final": {"images": 10_000, "draws": 20, "draws_of_z": 500, "test_draws": 50},
 }
 SHORT = {"epochs": 4}
@@ -128,13 +130,16 @@ def measure(name: str, checkpoint: Path) -> dict[str, Any]:
     images, labels = training.tensors
     some = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     first, many = some[: judged["images"]], some[: SETTINGS["final"]["images"]]
+    test = data.mnist("test").tensors
+    nines = plots.rotate(test[0][test[1] == 9][: judged["nines"]], [judged["angle"]])[0]
     curve: list[dict[str, Any]] = []
     cpu, began = 0.0, time.process_time()
 
     def after(model: nn.Module) -> None:
         nonlocal cpu, began
         cpu += time.process_time() - began
-        curve.append({"seconds": round(cpu, 1), **judge(model, images[first], labels[first], judged)})
+        found = judge(model, images[first], labels[first], judged)
+        curve.append({"seconds": round(cpu, 1), **found, **look(model, nines)})
         print(name, len(curve), curve[-1], flush=True)
         began = time.process_time()
 
@@ -147,7 +152,6 @@ def measure(name: str, checkpoint: Path) -> dict[str, Any]:
             settings["kl_weight"] /= len(images)
         seed = (NETWORK | run)["seed"]
         fit(model, training, seed=seed, after_epoch=lambda _: after(model), progress=False, **settings)
-    test = data.mnist("test").tensors
     torch.manual_seed(0)
     p = predict(model, test[0], n_samples=SETTINGS["final"]["test_draws"])
     models.save(model, checkpoint)
@@ -196,6 +200,20 @@ def gaussian(model: nn.Module, steps: Any) -> models.MeanFieldLeNet:
         twin.get_parameter(f"{name}_mean").copy_(mean)
         twin.get_parameter(f"{name}_log_var").copy_(variance.log().view_as(mean))
     return twin
+
+
+@torch.no_grad()
+def look(model: nn.Module, turned: torch.Tensor) -> dict[str, Any]:
+    """What a reader sees of a posterior: its widths, and what it says of turned nines."""
+    log_var = torch.cat([layer.weight_log_var.flatten() for layer in bayesian(model).values()])
+    low, high, n = BINS
+    torch.manual_seed(0)
+    p = predict(model, turned, n_samples=20)
+    return {
+        "widths": torch.histc(log_var.clamp(low, high), n, low, high).int().tolist(),
+        "entropy": round(metrics.predictive_entropy(p).mean().item(), 4),
+        "answers": [round(share, 4) for share in p.mean((0, 1)).tolist()],
+    }
 
 
 def widths(model: nn.Module) -> dict[str, Any]:
