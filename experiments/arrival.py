@@ -86,6 +86,7 @@ def runs() -> dict[str, dict[str, Any]]:
             found |= {f"flows/{n}": {"n_flows_q": n} for n in (4, 8)}
             found |= {f"kl/{k}": {"kl_weight": k} for k in (0.1,)}
             found["slow/one rate"] = SLOW
+            found["longer/twice as long"] = {"epochs": 2 * RECIPE["epochs"]}
     return found
 
 
