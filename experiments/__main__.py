@@ -20,6 +20,7 @@ SCRIPTS = (
     "networks",
     "rotating_nine",
     "two_moons",
+    "live_coupling",
     "mixing",
     "all_flows",
     "passes",
