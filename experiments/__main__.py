@@ -21,6 +21,7 @@ SCRIPTS = (
     "arrival",
     "rotating_nine",
     "two_moons",
+    "live_coupling",
     "mixing",
     "all_flows",
     "passes",

@@ -1,12 +1,13 @@
 """A small RealNVP for the live figure of *Coupling*: ``python -m experiments.live_coupling``.
 
-Eight affine couplings are trained on two moons, their weights rounded to a few digits, and the rounded flow is
-scored in nats above the exact entropy. Weights go to ``book/_static/live-coupling-data.js``, from where the page
-runs them, the score to ``book/results/live_coupling.json``. What the page computes is what :func:`load` returns.
+Eight affine couplings are trained on two moons, their weights rounded to a few digits, and the rounded flow
+is scored in nats above the exact entropy. The weights go to ``book/_static/live-coupling-data.js``, which
+the page loads, the score to ``book/results/live_coupling.json``.
 """
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from mnf_lite.training import maximum_likelihood
 
 WEIGHTS = ROOT / "book" / "_static" / "live-coupling-data.js"
 BEFORE, AFTER = "const liveCouplingData = ", ";\n"
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "couplings": 8,
     "hidden": (16, 16),
     "batch": 256,
@@ -36,7 +37,7 @@ def couplings(count: int, hidden: tuple[int, ...]) -> Compose:
     return Compose([AffineCoupling(2, parity=k % 2, hidden=hidden) for k in range(count)])
 
 
-def train(settings: dict) -> Compose:
+def train(settings: dict[str, Any]) -> Compose:
     """The chain after maximum likelihood on fresh points of two moons, its weights rounded."""
     torch.manual_seed(settings["seed"])
     flow = couplings(settings["couplings"], settings["hidden"])
@@ -76,6 +77,11 @@ def load(path: Path = WEIGHTS) -> Compose:
         for layer, theta in zip(flow, stored["theta"], strict=True):
             layer.net.theta.copy_(torch.tensor(theta, dtype=torch.float64))
     return flow
+
+
+def left(_: dict[str, Any]) -> list[str]:
+    """What a result without its weights lacks."""
+    return [] if WEIGHTS.exists() else [WEIGHTS.name]
 
 
 def main() -> None:

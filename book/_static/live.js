@@ -96,14 +96,13 @@ const Live = (() => {
     const g = add(stage.front, "g", { ...names, "aria-valuemin": least, "aria-valuemax": most });
     for (const [r, part] of [[22, "reach"], [13, "ring"], [7, "dot"]]) add(g, "circle", { r, class: part });
     let grip = null; // from the pointer to the middle of the dot, while it is held
-    g.addEventListener("pointerdown", (event) => {
-      if (event.button) return;
+    stage.grips.push([at, (event) => {
       const [X, Y] = at();
       grip = [X - event.clientX, Y - event.clientY];
       g.setPointerCapture(event.pointerId);
       g.focus({ preventScroll: true });
       event.preventDefault();
-    });
+    }]);
     g.addEventListener("pointermove", (event) => {
       if (!grip) return;
       move(event.clientX + grip[0], event.clientY + grip[1]);
@@ -126,6 +125,15 @@ const Live = (() => {
       g.setAttribute("aria-valuetext", words());
     });
     return g;
+  }
+
+  // Where the reaches of handles overlap, the nearest one is meant.
+  function take(stage, event) {
+    if (event.button || !event.target.closest(".handle")) return;
+    const { left, top } = stage.svg.getBoundingClientRect();
+    const distance = ([at]) => Math.hypot(at()[0] - event.clientX + left, at()[1] - event.clientY + top);
+    const [, hold] = stage.grips.reduce((best, grip) => (distance(grip) < distance(best) ? grip : best));
+    hold(event);
   }
 
   function element(parent, tag, properties = {}) {
@@ -159,7 +167,8 @@ const Live = (() => {
     root.replaceChildren();
     try {
       const svg = add(root, "svg", { role: "group", "aria-label": root.getAttribute("aria-label") });
-      const stage = { root, svg, back: add(svg, "g"), front: add(svg, "g"), handles: [] };
+      const stage = { root, svg, back: add(svg, "g"), front: add(svg, "g"), handles: [], grips: [] };
+      svg.addEventListener("pointerdown", (event) => take(stage, event));
       stage.controls = element(root, "div", { className: "controls" });
       const seen = element(root, "p", { className: "words", ariaHidden: "true" });
       const heard = element(root, "p", { className: "frame-announcement", role: "status" });

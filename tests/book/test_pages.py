@@ -209,6 +209,11 @@ def test_search_finds_a_page(root: str, visit: Visit) -> None:
     assert visit.complaints == []
 
 
+def unfold(page: Page) -> None:
+    """Open what is folded: frames may lie under a live figure."""
+    page.locator("article details").evaluate_all("all => all.forEach(details => (details.open = true))")
+
+
 def shown_frame(figure: Locator) -> str:
     """The picture that a figure with a slider shows."""
     frames = figure.locator("img:visible")
@@ -222,6 +227,7 @@ def test_slider_changes_the_picture_by_mouse_and_by_keyboard(book: Path, root: s
     for name in with_slider:
         visit.page.goto(f"{root}/{name}.html")
         settle(visit.page)
+        unfold(visit.page)
         figures = visit.page.locator(".widget-subarea", has=visit.page.locator(".noUi-handle"))
         assert figures.count() > 0
         for figure in figures.all():
@@ -268,6 +274,7 @@ def test_sliders_buttons_and_folded_cells_have_names_and_values_in_words(book: P
     for name in with_slider:
         visit.page.goto((book / f"{name}.html").as_uri())
         settle(visit.page)
+        unfold(visit.page)
         for slider in visit.page.locator(".widget-slider").all():
             handle, words = slider.locator(".noUi-handle").first, slider.locator(".widget-readout").first
             expect(handle).to_have_attribute("aria-label", slider.locator(".widget-label").inner_text())
@@ -286,6 +293,7 @@ def test_moved_slider_announces_its_picture_by_the_alternative_text(book: Path, 
     name = next(name for name in PAGES if "SelectionSliderModel" in (book / f"{name}.html").read_text())
     visit.page.goto((book / f"{name}.html").as_uri())
     settle(visit.page)
+    unfold(visit.page)
     figure = visit.page.locator(".widget-subarea", has=visit.page.locator(".widget-slider")).first
     status = figure.get_by_role("status")
     for key in ("ArrowRight", "ArrowLeft") * 5:  # on a busy machine the page may hear the first ones too early
