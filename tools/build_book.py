@@ -21,7 +21,8 @@ ROOT = page_assets.ROOT
 BUILD = ROOT / "_build"
 HTML = BUILD / "html"
 STAMP = BUILD / "built-from.json"
-MACHINERY = ["_config.yml", "_toc.yml", "requirements.txt", "package-lock.json", "tools/build_book.py"]
+MACHINERY = ["_config.yml", "_toc.yml", "requirements.txt", "package-lock.json"]
+MACHINERY += ["tools/build_book.py", "tools/pages.py"]
 PAGES = (".md", ".ipynb", ".bib", ".py")  # the package too: the appendix API is made from its docstrings
 
 
