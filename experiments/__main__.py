@@ -32,6 +32,7 @@ SCRIPTS = (
     "out_of_distribution",
     "adversarial",
     "posterior",
+    "instrument",
     "scores",
 )
 
