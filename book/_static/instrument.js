@@ -1,9 +1,9 @@
 // Draw a digit, turn it, and ask one network and a hundred: the instrument of the Preface and of The rotating 9.
 //
-// Read on: (1) what the file of data holds, (2) a LeNet, and a draw of all its weights from the MNF posterior, (3) doubt
-// in nats, (4) from the strokes of a pen to the 28 x 28 pixels that a network sees, (5) the page. Loaded with `defer`, the
-// script takes the place of the still picture in every <div class="instrument"> and loads instrument-data.js beside it,
-// which experiments/instrument.py writes. It runs from a file, offline, and asks nothing of anyone.
+// Read on: (1) what the file of data holds, (2) a LeNet, and a draw of all its weights from the MNF posterior, (3)
+// doubt in nats, (4) from the strokes of a pen to the 28 x 28 pixels that a network sees, (5) the page. Loaded with
+// `defer`, the script takes the place of the still picture in every <div class="instrument"> and loads the data beside
+// it, which experiments/instrument.py writes. It runs from a file, offline, and asks nothing of anyone.
 "use strict";
 (() => {
   const SIDE = 28; // pixels of an image, and units of the field
@@ -21,11 +21,7 @@
       b = (b + a) % 65521;
     }
     if (b * 65536 + a !== data.adler32) throw new Error("its checksum is wrong");
-    const take = (n, size, value) => {
-      const out = new Float32Array(n);
-      for (let i = 0; i < n; i++, at += size) out[i] = value(at);
-      return out;
-    };
+    const take = (n, size, value) => Float32Array.from({ length: n }, () => value((at += size) - size));
     const byte = (i) => view.getUint8(i), float = (i) => view.getFloat32(i, true);
     const half = (i) => { // a bit of sign, 5 of exponent, 10 of fraction
       const h = view.getUint16(i, true), exponent = (h >> 10) & 31, fraction = (h & 1023) / 1024;
@@ -45,12 +41,11 @@
 
   // 2. The networks. A convolution is a dense layer over patches, so one function does both.
 
-  // out[o, p] = b[o] + sum_i W[o, i] X[i, p], eight columns p at a time, whose sums stay in registers.
+  // out[o, p] = b[o] + sum_i W[o, i] X[i, p] for one column p or eight at a time, whose sums stay in registers.
   function affine({ W, b }, X, P) {
     const O = b.length, I = W.length / O, out = new Float64Array(O * P);
     for (let o = 0; o < O; o++) {
-      let p = 0;
-      for (; p + 8 <= P; p += 8) {
+      for (let p = 0; p + 8 <= P; p += 8) {
         let s0 = b[o], s1 = s0, s2 = s0, s3 = s0, s4 = s0, s5 = s0, s6 = s0, s7 = s0;
         for (let i = o * I, x = p; i < (o + 1) * I; i++, x += P) {
           const w = W[i];
@@ -59,11 +54,7 @@
         }
         out.set([s0, s1, s2, s3, s4, s5, s6, s7], o * P + p);
       }
-      for (; p < P; p++) {
-        let s = b[o];
-        for (let i = 0; i < I; i++) s += W[o * I + i] * X[i * P + p];
-        out[o * P + p] = s;
-      }
+      if (P === 1) { out[o] = b[o]; for (let i = 0; i < I; i++) out[o] += W[o * I + i] * X[i]; }
     }
     return out;
   }
@@ -92,16 +83,13 @@
   function forward([conv1, conv2, ...dense], patchesOfImage) {
     let h = pool(affine(conv1, patchesOfImage, 24 * 24), 24);
     h = pool(affine(conv2, patches(h, 12), 8 * 8), 8);
-    dense.forEach((layer, l) => {
-      h = affine(layer, h, 1);
-      if (l < dense.length - 1) h = h.map((value) => Math.max(0, value));
-    });
+    for (const layer of dense) h = affine(layer, h.map((value) => Math.max(0, value)), 1);
     const top = Math.max(...h), e = Array.from(h, (logit) => Math.exp(logit - top)), sum = e.reduce((s, v) => s + v);
     return e.map((value) => value / sum);
   }
 
-  // One draw of a layer, W = z mu + sigma epsilon and b = m + sqrt(v) epsilon. z multiplies the outputs of a convolution
-  // (axis 0) or the inputs of a dense layer (axis 1); `normal` gives the epsilons, those of W first.
+  // One draw of a layer, W = z mu + sigma epsilon and b = m + sqrt(v) epsilon. z multiplies the outputs of a
+  // convolution (axis 0) or the inputs of a dense layer (axis 1); `normal` gives the epsilons, those of W first.
   function draw({ mu, sigma, m, root_v, axis }, z, normal) {
     const W = new Float32Array(mu.length), fanIn = mu.length / m.length;
     for (let i = 0, o = 0; o < m.length; o++)
@@ -190,10 +178,10 @@
     return pixels ? turned(pixels, degrees).map((grey, q) => Math.max(grey, drawn[q])) : drawn;
   }
 
-  if (typeof module === "object" && module.exports) // in Node, where the tests are
-    return (module.exports = { read, patches, forward, draw, doubt, image });
+  const parts = { read, patches, forward, draw, posterior, doubt, image };
+  if (typeof module === "object" && module.exports) return (module.exports = parts); // Node: tests against PyTorch
 
-  // 5. The page: a field to draw in, two charts, a curve and sentences. All that is drawn is SVG, so no canvas is needed.
+  // 5. The page: a field to draw in, two charts, a curve and sentences. All of it is SVG, so no canvas is needed.
 
   const DIGITS = [...Array(10).keys()], column = (c) => 38 + 20 * c, height = (p) => 164 - 150 * p;
   const tick = (p) => `<path class="axis" d="M26 ${height(p)}h202"/><text x="22" y="${height(p) + 4}">${p}</text>`;
@@ -205,35 +193,32 @@
       <g class="base"></g><g class="strokes"></g><circle class="pen" r="${PEN}" cx="14" cy="14"/></svg>
       <span class="keys"><button class="undo">Undo</button><button class="clear">Clear</button></span>
       <span class="seen"><svg viewBox="0 0 28 28" aria-hidden="true"></svg>what the networks see</span>
-      <label><input type="checkbox" class="mnist" checked>centre and scale, as MNIST does</label></div>
+      <label><input type="checkbox" class="mnist" checked>centre and scale, as MNIST does</label>
+      <div class="choose" role="group" aria-label="Digits of the test set"></div></div>
     <figure class="one">${chart('<path class="bars"/>')}
       <figcaption><b>LeNet</b>: one network, a bar for each digit</figcaption></figure>
     <figure class="hundred">${chart('<g class="cloud"></g><path class="mean"/>')}
       <figcaption><b>MNF-LeNet</b>: a hundred networks, a dot each, and a line for their average</figcaption></figure>
-    <div class="choose" role="group" aria-label="Digits of the test set"></div>
     <div class="turn"><svg viewBox="0 0 360 100" preserveAspectRatio="none" aria-hidden="true"><path class="now"/>
       <path class="by-within"/><path class="by-one"/><path class="by-entropy"/></svg>
       <input type="range" class="angle" min="0" max="360" value="0" aria-label="Turn the digit">
-      <span class="key">Turn: <output>0°</output>. The curves: entropy of the answers at each angle, up to ln 10.</span>
+      <p>Turn: <output>0°</output>. Above: entropy of the answer of <b>LeNet</b> and of the average of the <b>hundred</b>
+        where you have been; the dashed line is ln 10, the thin one what there is within single networks.</p>
       <button class="play">Turn all the way</button><button class="renew">Draw a new hundred</button></div>
     <div class="said"></div><p class="heard" role="status"></p>`;
-
   const svgStroke = (stroke) => `<path d="M${stroke.map((point) => point.map((x) => x.toFixed(2))).join("L")}h0"/>`;
   function svgPixels(pixels) { // in eight shades
     const shades = Array(9).fill("");
     pixels.forEach((grey, q) => (shades[Math.round(8 * grey)] += `M${q % SIDE} ${Math.floor(q / SIDE)}h1v1h-1z`));
     return shades.map((d, k) => (k ? `<path d="${d}" opacity="${k / 8}"/>` : "")).join("");
   }
-
   const most = (p) => p.indexOf(Math.max(...p)), clamp = (x) => Math.min(SIDE, Math.max(0, x));
   const answer = (p) => `${most(p)}, with ${Math.max(...p) > 0.995 ? "over 99" : Math.round(100 * Math.max(...p))}%`;
-  const nats = (h) => `${h.toFixed(2)} nats`;
   function votes(answers) {
     const n = answers.length, count = DIGITS.map((c) => answers.filter((p) => most(p) === c).length);
-    const [first, second] = [...DIGITS].sort((c, d) => count[d] - count[c]), rest = n - count[first] - count[second];
-    if (count[first] === n) return `All ${n} networks say ${first}`;
-    const others = rest ? `, ${rest} something else` : "";
-    return `Of ${n} networks ${count[first]} say ${first}, ${count[second]} say ${second}${others}`;
+    const [a, b] = [...DIGITS].sort((c, d) => count[d] - count[c]), rest = n - count[a] - count[b];
+    if (count[a] === n) return `All ${n} networks say ${a}`;
+    return `Of ${n} networks ${count[a]} say ${a}, ${count[b]} say ${b}${rest ? `, ${rest} another digit` : ""}`;
   }
   function verdict(one, all) {
     const [sure, together] = [one, all.mean].map((p) => Math.max(...p) > 0.9);
@@ -251,7 +236,7 @@
       return `A dot is no digit, but every answer must be one.${scaled ? " Scaled to MNIST's box it is a disc." : ""}`;
     if (left) return "A stroke left the field: what lay outside was cut off.";
     if (!points.flat().some((x) => x < PEN || x > SIDE - PEN)) return "";
-    return `The drawing touches the edge${scaled && !pixels ? "; scaled, it is in the middle" : ", where MNIST has no ink"}.`;
+    return `The drawing touches the edge${scaled && !pixels ? "; scaled, it stands inside" : ", where MNIST has no ink"}.`;
   }
 
   function instrument(root, source) {
@@ -259,17 +244,16 @@
     const part = (name) => page.querySelector(`.${name}`), trace = (name, d) => part(name).setAttribute("d", d);
     const field = part("field"), drawing = { pixels: null, label: null, strokes: [], left: false };
     let networks, hundred, asked, running, curve, angle = 0, playing = false, resting;
-    let holder = null, spot = [SIDE / 2, SIDE / 2], outside = false; // who holds the pen; that of the keys; is it outside?
+    let holder = null, spot = [SIDE / 2, SIDE / 2], outside = false; // who holds the pen; that of the keys
 
-    const hear = (words) => { part("heard").textContent = words; };
     function say(...sentences) {
       part("said").innerHTML = sentences.map((words) => `<p>${words}</p>`).join("");
       clearTimeout(resting);
-      resting = setTimeout(() => hear(sentences.join(" ")), 800); // read aloud once all rests
+      resting = setTimeout(() => { part("heard").textContent = sentences.join(" "); }, 800); // read aloud at rest
     }
 
-    // The one answers at once, the hundred in slices of time between two frames of the screen. A question that has begun
-    // is answered to its end; then comes the newest.
+    // The one answers at once, the hundred in slices of time between two frames of the screen. A question that has
+    // begun is answered to its end; then comes the newest.
     function ask() {
       const pixels = image(drawing, angle, part("mnist").checked), empty = !pixels.some((grey) => grey > 0);
       part("base").innerHTML = drawing.pixels ? svgPixels(turned(drawing.pixels, angle)) : "";
@@ -282,6 +266,7 @@
       trace("bars", one.map((p, c) => `M${column(c) - 8} ${height(0)}v${-150 * p}h16v${150 * p}z`).join(""));
       const stripe = drawing.label === null ? "" : `M${column(drawing.label)} ${height(0)}V${height(1)}`;
       for (const label of page.querySelectorAll(".label")) label.setAttribute("d", stripe);
+      part("said").ariaBusy = !empty;
       asked = { squares, one, angle, curve, answers: [] };
       if (!empty) return running || step((running = asked));
       running = null;
@@ -297,20 +282,19 @@
         part("cloud").children[s].setAttribute("d", p.map((pc, c) => `M${column(c) + aside} ${height(pc)}h0`).join(""));
         if (performance.now() > until) return requestAnimationFrame(() => running === run && step(run));
       }
-      tell(run, doubt(run.answers));
+      const all = doubt(run.answers);
+      trace("mean", all.mean.map((p, c) => `M${column(c) - 8} ${height(p)}h16`).join(""));
+      run.curve.set(run.angle, { one: entropy(run.one), ...all });
+      plot();
+      say(`One LeNet says ${answer(run.one)}; the entropy of its answer is ${entropy(run.one).toFixed(2)} nats.`,
+        `${votes(run.answers)}; their average says ${answer(all.mean)}. Its entropy is ` +
+          `${all.entropy.toFixed(2)} nats; ${all.disagreement.toFixed(2)} of these are disagreement.`,
+        `${verdict(run.one, all)} ${remark(drawing, part("mnist").checked)}`);
+      part("said").ariaBusy = asked !== run;
       running = null;
       if (angle >= 360) play(false);
       if (playing) set(Math.min(360, angle + 10));
       else if (asked !== run) step((running = asked));
-    }
-    function tell({ answers, one, angle: at, curve: own }, all) {
-      trace("mean", all.mean.map((p, c) => `M${column(c) - 8} ${height(p)}h16`).join(""));
-      own.set(at, { one: entropy(one), ...all });
-      plot();
-      say(`One LeNet says ${answer(one)}; the entropy of its answer is ${nats(entropy(one))}.`,
-        `${votes(answers)}; their average says ${answer(all.mean)}. Its entropy is ${nats(all.entropy)}, ` +
-          `${nats(all.disagreement)} of which are disagreement.`,
-        `${verdict(one, all)} ${remark(drawing, part("mnist").checked)}`);
     }
     function plot() { // entropy against the angle, as far as the reader has turned
       const angles = [...curve.keys()].sort((a, b) => a - b), to = (k) => (angles[k] - angles[k - 1] <= 20 ? "L" : "M");
@@ -335,8 +319,8 @@
       part("play").textContent = on ? "Stop" : "Turn all the way";
     }
     function take(pixels, label) {
-      Object.assign(drawing, { pixels, label, strokes: [], left: false });
       holder = null;
+      Object.assign(drawing, { pixels, label, strokes: [], left: false });
       changed();
     }
     function down(who, point) {
@@ -353,10 +337,8 @@
       outside = !inside;
       drawing.left ||= outside;
     }
-    const place = ({ clientX, clientY }) => {
-      const { left, top, width } = field.getBoundingClientRect();
-      return [((clientX - left) / width) * SIDE, ((clientY - top) / width) * SIDE];
-    };
+    const place = ({ clientX, clientY }, box = field.getBoundingClientRect()) =>
+      [clientX - box.left, clientY - box.top].map((x) => (x / box.width) * SIDE);
     field.onpointerdown = (event) => {
       if (event.button !== 0 || holder !== null) return;
       field.setPointerCapture(event.pointerId);
@@ -364,8 +346,7 @@
     };
     field.onpointermove = (event) => {
       if (holder !== event.pointerId) return;
-      const between = event.getCoalescedEvents?.() ?? [];
-      (between.length ? between : [event]).map(place).forEach(move);
+      for (const each of [...(event.getCoalescedEvents?.() ?? []), event]) move(place(each));
       changed();
     };
     field.onpointerup = field.onpointercancel = (event) => { if (holder === event.pointerId) holder = null; };
@@ -378,7 +359,7 @@
       if (way) return holder === "keys" && (move(spot), changed());
       if (holder === null) down("keys", spot);
       else if (holder === "keys") holder = null;
-      hear(holder === null ? "Pen lifted" : "Pen down");
+      part("heard").textContent = holder === null ? "Pen lifted" : "Pen down";
     };
     part("undo").onclick = () => (drawing.strokes.pop() ? changed() : take(null, null));
     part("clear").onclick = () => { take(null, null); set(0); };
@@ -392,14 +373,13 @@
     say("The networks are on their way.");
     source.then((loaded) => {
       [networks, hundred] = [loaded, posterior(loaded)];
-      for (const c of DIGITS) {
-        const own = networks.digits.filter(({ label }) => label === c), button = document.createElement("button");
-        let next = 0;
-        button.setAttribute("aria-label", `A handwritten ${c}; press again for another`);
-        button.innerHTML = `<svg viewBox="0 0 28 28" aria-hidden="true">${svgPixels(own[0].pixels)}</svg>`;
-        button.onclick = () => take(own[next++ % own.length].pixels, c);
-        part("choose").append(button);
-      }
+      const of = (c) => networks.digits.filter(({ label }) => label === c);
+      part("choose").innerHTML = DIGITS.map((c) => `<button aria-label="A handwritten ${c}; press again for another">
+        <svg viewBox="0 0 28 28" aria-hidden="true">${svgPixels(of(c)[0].pixels)}</svg></button>`).join("");
+      [...part("choose").children].forEach((button, c) => {
+        let taken = 0;
+        button.onclick = () => take(of(c)[taken++ % of(c).length].pixels, c);
+      });
       part("cloud").innerHTML = "<path/>".repeat(networks.draws);
       if (drawing.strokes.length) return changed();
       set(networks.start.angle);
@@ -410,11 +390,12 @@
     });
   }
 
-  const script = Object.assign(document.createElement("script"), { src: new URL("instrument-data.js", document.currentScript.src) });
+  const script = document.createElement("script");
   const source = new Promise((resolve, reject) => {
     script.onload = () => resolve(window.INSTRUMENT_DATA);
     script.onerror = reject; // with an event, where reading a damaged file throws an error
   }).then(read);
+  script.src = new URL("instrument-data.js", document.currentScript.src);
   document.head.append(script);
   for (const root of document.querySelectorAll(".instrument")) instrument(root, source);
 })();
