@@ -34,6 +34,7 @@ SCRIPTS = (
     "out_of_distribution",
     "adversarial",
     "posterior",
+    "instrument",
     "scores",
 )
 
