@@ -91,6 +91,12 @@ def runs() -> dict[str, dict[str, Any]]:
 
 
 SETTINGS["runs"] = runs()
+MINUTES = round(sum((RECIPE | run)["epochs"] for run in runs().values()) * 0.6)
+
+
+def left(results: dict[str, Any]) -> list[str]:
+    """The runs that are missing in the file of results."""
+    return [name for name in runs() if name not in results.get("runs", {})]
 
 
 def network(run: dict[str, Any]) -> nn.Module:
@@ -251,7 +257,7 @@ def main() -> None:
     torch.set_num_threads(1)
     results = read(args.out, SETTINGS)
     found = results.setdefault("runs", {})
-    for name in args.names or runs():
+    for name in args.names or left(results):
         if name not in found:
             found[name] = measure(name, args.networks / f"{name.replace('/', '-')}.safetensors")
             write(args.out, results)

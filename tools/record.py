@@ -1,4 +1,4 @@
-"""The instrument as it is seen, recorded in Chromium: a still for pages without scripts, a film for the README.
+"""The instrument as it is seen in Chromium: a still for pages without scripts, a film for the README.
 
     python -m tools.record
 
@@ -28,7 +28,8 @@ STILL, FILM = STATIC / "instrument.png", STATIC / "instrument.gif"
 COLOURS = 48
 
 # As the chapters have it, with a page around it that is no more than it needs.
-DOCUMENT = """<!doctype html><html lang="en" data-theme="light"><meta charset="utf-8"><title>Instrument</title>
+DOCUMENT = """<!doctype html>
+<html lang="en" data-theme="light"><meta charset="utf-8"><title>Instrument</title>
 <meta name="viewport" content="width=device-width">
 <style>
 body {{ background: #fff; font: 16px/1.5 sans-serif; margin: 1rem auto; max-width: 46rem; padding: 0 1rem }}

@@ -649,10 +649,11 @@ TRAIN = """
     for kind in (models.LeNet, models.MNFLeNet, models.MeanFieldLeNet, models.DropoutLeNet):
         network, Spy.calls = model(kind), 0
         checkpoint = {folder!r} + kind.__name__
-        history = run(network, bars(33), batch_size=16, validation=bars(20, seed=1), decay=0.0, checkpoint=checkpoint)
+        options = dict(batch_size=16, validation=bars(20, seed=1), decay=0.0, checkpoint=checkpoint)
+        history = run(network, bars(33), **options)
         resumed = model(kind)  # by the same call, another epoch
         Spy.calls = 1
-        run(resumed, bars(33), batch_size=16, validation=bars(20, seed=1), decay=0.0, checkpoint=checkpoint, epochs=3)
+        run(resumed, bars(33), **options, epochs=3)
         results[kind.__name__] |= {{
             "history": asdict(history),
             "weights": [p.double().sum().item() for p in network.parameters()],
