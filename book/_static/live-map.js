@@ -3,7 +3,7 @@
 const liveMap = (() => {
   "use strict";
   const DECILES = [-1.28155, -0.84162, -0.5244, -0.25335, 0, 0.25335, 0.5244, 0.84162, 1.28155];
-  const LEAST = 0.05, MOST = 3; // of the slope: a flatter map has no inverse, a steeper one leaves the panel
+  const LEAST = 0.05, MOST = 4; // of the slope: a flatter map has no inverse, a steeper one leaves the panel
   const HIGHEST = 0.7, REACH = 5.2; // of the panels: the density and, up and down, x
 
   // The map of the chapter with a bend of strength a at every place c: f(z) = z + sum a tanh(2 (z - c)).
