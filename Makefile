@@ -16,8 +16,8 @@ READY := $(VENV)/ready-$(PINS)
 help: ## list what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' | awk -F'|' '{ printf "make %-12s %s\n", $$1, $$2 }'
 
-book: $(READY) ## build the book into _build/html (nothing is executed)
-	@$(BIN)/python -m tools.build_book
+book: $(READY) ## build the book into _build/html (nothing is executed); ADDRESS=… adds the buttons that lead there
+	@$(BIN)/python -m tools.build_book $(ADDRESS)
 
 test: $(READY) ## run every test: the package, the chapters, the built pages
 	@$(BIN)/python -m pytest tests book -n 2 --dist loadscope --no-loadscope-reorder $(PYTEST)

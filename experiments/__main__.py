@@ -18,6 +18,7 @@ from experiments.results import some, why_stale
 # Networks first, for many scripts judge them; scores last, for it puts together what others found.
 SCRIPTS = (
     "networks",
+    "arrival",
     "rotating_nine",
     "two_moons",
     "live_coupling",
@@ -33,6 +34,7 @@ SCRIPTS = (
     "out_of_distribution",
     "adversarial",
     "posterior",
+    "instrument",
     "scores",
 )
 

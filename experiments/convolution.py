@@ -37,7 +37,7 @@ def for_each_example(layer: MNFConv2d, x: Tensor) -> Tensor:
 
 def contenders(inputs: int, maps: int, side: int, backward: bool) -> dict[str, Callable[[], object]]:
     """What is timed for one convolution, by name."""
-    layer, plain = MNFConv2d(inputs, maps, KERNEL), nn.Conv2d(inputs, maps, KERNEL)
+    layer, plain = MNFConv2d(inputs, maps, KERNEL, sampling="outputs"), nn.Conv2d(inputs, maps, KERNEL)
     x = torch.randn(BATCH, inputs, side, side, requires_grad=backward and inputs > 1)
     ways: dict[str, Callable[[], Tensor]] = {
         "ordinary weights": lambda: plain(x),

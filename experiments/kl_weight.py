@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from experiments.methods import SCORES
-from experiments.networks import SEEDS
+from experiments.networks import FIRST_EDITION, SEEDS, fresh
 from experiments.results import parser, read, write
-from mnf_lite import data, fit, models, predict
+from mnf_lite import data, fit, predict
 
 EPOCHS, BATCH_SIZE, IMAGES = 2, 64, 60_000
 BATCHES = -(-IMAGES // BATCH_SIZE)
@@ -37,7 +37,7 @@ MINUTES = 75
 def measure(variant: str, seed: int) -> dict[str, Any]:
     """Train MNF-LeNet with one weight of the KL and score it on the test images."""
     torch.manual_seed(seed)
-    model = models.MNFLeNet()
+    model = fresh("mnf-lenet")
     options: dict[str, Any] = VARIANTS[variant]
     history = fit(
         model,
@@ -46,6 +46,7 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
         batch_size=BATCH_SIZE,
         seed=seed,
         progress=False,
+        **FIRST_EDITION,
         **options,
     )
     images, labels = data.mnist("test").tensors

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from experiments.methods import left as left
 from experiments.methods import load, run, samples
+from experiments.networks import fresh
 from mnf_lite import data, layers, metrics, models, plots, predict
 from mnf_lite.layers.base import Multiplicative
 
@@ -400,7 +401,7 @@ def measure(method: str, seed: int) -> dict[str, Any]:
         torch.manual_seed(0)
         found["z"] = of_z(members[0], null)
         if seed == 0:
-            found["z untrained"] = of_z(models.MNFLeNet(), null)
+            found["z untrained"] = of_z(fresh("mnf-lenet"), null)
         found["freedoms"] = freedoms(members[0], images, labels, on_side)
     return found | {"cpu_seconds": round(time.thread_time() - start, 1)}
 

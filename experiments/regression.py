@@ -89,7 +89,7 @@ def network(method: str, inputs: int, noise_std: float) -> nn.Module:
     """A fresh network of one method: ``inputs`` -> HIDDEN -> 1."""
     model: nn.Module
     if method == "MNF":
-        model = MNFMLP((inputs, HIDDEN, 1), hidden=FLOW)
+        model = MNFMLP((inputs, HIDDEN, 1), hidden=FLOW, auxiliary="published")
     elif method == "mean-field":
         model = Regressor(MeanFieldLinear(inputs, HIDDEN), nn.ReLU(), MeanFieldLinear(HIDDEN, 1))
     elif method == "MC-dropout":

@@ -12,9 +12,9 @@ import torch
 from torch.utils.data import TensorDataset
 
 from experiments.methods import METHODS, SCORES, samples
-from experiments.networks import MEMBERS, SEEDS, WIDTHS
+from experiments.networks import FIRST_EDITION, MEMBERS, SEEDS, WIDTHS, fresh
 from experiments.results import parser, read, write
-from mnf_lite import data, fit, models, predict
+from mnf_lite import data, fit, predict
 
 SETTINGS: dict[str, Any] = {
     # By the number of training images.
@@ -39,7 +39,7 @@ def measure(method: str, size: int, seed: int) -> dict[str, float]:
     members = []
     for member in range(MEMBERS if method == "deep ensemble" else 1):
         torch.manual_seed(seed + SEEDS * member)
-        members.append(models.IMAGE_MODELS[METHODS[method]](WIDTHS))
+        members.append(fresh(METHODS[method], WIDTHS))
         history = fit(
             members[-1],
             training,
@@ -47,6 +47,7 @@ def measure(method: str, size: int, seed: int) -> dict[str, float]:
             batch_size=SETTINGS["batch_size"],
             seed=seed + SEEDS * member,
             progress=False,
+            **FIRST_EDITION,
         )
     trained = time.thread_time() - start
     images, labels = data.mnist("test").tensors

@@ -159,11 +159,11 @@ def _parser() -> argparse.ArgumentParser:
     option("--epochs", type=int, default=3, metavar="N", help="passes over the data (default %(default)s)")
     option("--batch-size", type=int, default=64, metavar="N", help="images per step (default %(default)s)")
     option("--lr", type=float, default=1e-3, metavar="R", help="learning rate (default %(default)s)")
-    option("--lr-log-var", type=float, metavar="R", help="that of log variances (default: the same)")
+    option("--lr-log-var", type=float, metavar="R", help="that of log variances (default: 20 times --lr)")
     option(
         "--decay",
         type=float,
-        default=0.0,
+        default=0.4,
         metavar="F",
         help="fraction of the run, at its end, over which all rates fall to 2 %% (default %(default)s)",
     )

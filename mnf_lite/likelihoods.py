@@ -56,7 +56,7 @@ class Likelihood(nn.Module, ABC):
 
     def right(self, output: Tensor, y: Tensor) -> Tensor:
         """Return the share of each example's parts that are classified rightly, ``[B]``."""
-        raise NotImplementedError(f"{type(self).__name__} does not classify")
+        raise TypeError(f"{type(self).__name__} does not classify: there is no right and wrong")
 
     def check_output(self, output: Tensor) -> None:
         """Raise unless the likelihood can read this output of a network."""

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from mnf_lite._inputs import unwrapped
 from mnf_lite.files import load_tensors, save_tensors
 from mnf_lite.layers import MeanFieldConv2d, MeanFieldLinear, MNFConv2d, MNFLinear
+from mnf_lite.layers.base import filled
 from mnf_lite.layers.conv import Sampling
 from mnf_lite.likelihoods import Categorical, Gaussian, Likelihood
 
@@ -101,13 +102,12 @@ class MNFLeNet(_LeNet):
     """LeNet with a multiplicative normalizing flow posterior over every weight.
 
     Args:
-        widths: as in ``LeNet``. The default has 697,020 trainable parameters; the paper's is
-            (20, 50, 500, 10).
+        widths: as in ``LeNet``. The paper's is (20, 50, 500, 10).
         n_flows_q, n_flows_r, hidden, prior_std, auxiliary: as in ``layers.MNFLinear``.
         sampling: of the convolutions, as in ``layers.MNFConv2d``.
 
     Shape:
-        ``[B, 1, 28, 28] -> [B, classes]`` logits, with fresh weights for every image
+        ``[B, 1, 28, 28] -> [B, classes]`` logits, with weights of its own for every image (see ``sampling``)
 
     Raises:
         ValueError, TypeError: as ``LeNet`` and ``layers.MNFLinear``.
@@ -116,7 +116,8 @@ class MNFLeNet(_LeNet):
         Louizos and Welling (2017), https://arxiv.org/abs/1703.01961.
 
     Example:
-        >>> sum(parameter.numel() for parameter in MNFLeNet().parameters())
+        >>> network = MNFLeNet(auxiliary="published")  # with the paper's r(z|W)
+        >>> sum(parameter.numel() for parameter in network.parameters())
         697020
     """
 
@@ -125,11 +126,11 @@ class MNFLeNet(_LeNet):
         widths: Sequence[int] = (20, 50, 50, 10),
         *,
         n_flows_q: int = 2,
-        n_flows_r: int | None = None,
+        n_flows_r: int = 2,
         hidden: Sequence[int] = (50,),
         prior_std: float | Literal["learned"] = 1.0,
-        auxiliary: Literal["published", "conjugate"] = "published",
-        sampling: Sampling = "outputs",
+        auxiliary: Literal["published", "conjugate"] = "conjugate",
+        sampling: Sampling = "weights",
     ) -> None:
         options = _multiplicative(n_flows_q, n_flows_r, hidden, prior_std, auxiliary)
         conv = partial(MNFConv2d, **options, sampling=sampling)
@@ -145,7 +146,7 @@ class MeanFieldLeNet(_LeNet):
         prior_std, sampling: as in ``layers.MeanFieldConv2d``.
 
     Shape:
-        ``[B, 1, 28, 28] -> [B, classes]`` logits, with fresh weights for every image
+        ``[B, 1, 28, 28] -> [B, classes]`` logits, with weights of its own for every image (see ``sampling``)
 
     Raises:
         ValueError, TypeError: as ``LeNet`` and ``layers.MeanFieldLinear``.
@@ -163,7 +164,7 @@ class MeanFieldLeNet(_LeNet):
         widths: Sequence[int] = (20, 50, 50, 10),
         *,
         prior_std: float | Literal["learned"] = 1.0,
-        sampling: Sampling = "outputs",
+        sampling: Sampling = "weights",
     ) -> None:
         super().__init__(
             widths,
@@ -188,6 +189,7 @@ class _Dropout(nn.Module):
     bias: Any
     features: Any  # number of features of the input, each of which is dropped or kept
     axis: int  # along which they lie
+    layer_of: Any  # makes torch's own layer of this geometry with the weights and the bias given
     groups = 1  # of a convolution
 
     def __init__(self, *shape: Any, p: float, **options: Any) -> None:
@@ -222,10 +224,17 @@ class _Dropout(nn.Module):
         w = self.weight * z[:, 0].view(n, -1, fan_in, *[1] * (self.weight.ndim - 2))
         return w, None if self.bias is None else self.bias.expand(n, -1)
 
-    def draw(self, layer: nn.Module) -> nn.Module:
-        """Return the plain ``layer``, of the same geometry, with weights drawn."""
+    def plain(self) -> nn.Module:
+        """Make torch's own layer, whose weights are one draw."""
         w, b = self.sample_weights(1)
-        layer.to(w).load_state_dict({"weight": w[0]} | ({} if b is None else {"bias": b[0]}))
+        layer: nn.Module = self.layer_of(w[0], None if b is None else b[0])
+        return layer
+
+    @torch.no_grad()
+    def mean_layer(self, n: int = 1) -> nn.Module:
+        """Make torch's own layer with the mean of the weights, which is exact whatever ``n``."""
+        bias = None if self.bias is None else self.bias.clone()
+        layer: nn.Module = self.layer_of(self.weight.clone(), bias)
         return layer
 
     def extra_repr(self) -> str:
@@ -260,9 +269,9 @@ class DropoutLinear(_Dropout, nn.Linear):
         """Number of input features."""
         return self.in_features
 
-    def plain(self) -> nn.Module:
-        """Return an ``nn.Linear`` whose weights are one draw."""
-        return self.draw(nn.Linear(self.in_features, self.out_features, self.bias is not None))
+    def layer_of(self, weight: Tensor, bias: Tensor | None) -> nn.Linear:
+        layer = nn.Linear(self.in_features, self.out_features, bias is not None, device="meta")
+        return filled(layer, weight, bias)
 
 
 class DropoutConv2d(_Dropout, nn.Conv2d):
@@ -294,21 +303,11 @@ class DropoutConv2d(_Dropout, nn.Conv2d):
         """Number of input feature maps."""
         return self.in_channels
 
-    def plain(self) -> nn.Module:
-        """Return an ``nn.Conv2d`` of the same geometry whose weights are one draw."""
-        return self.draw(
-            nn.Conv2d(
-                self.in_channels,
-                self.out_channels,
-                self.kernel_size,  # type: ignore[arg-type]
-                self.stride,  # type: ignore[arg-type]
-                self.padding,  # type: ignore[arg-type]
-                self.dilation,  # type: ignore[arg-type]
-                self.groups,
-                self.bias is not None,
-                self.padding_mode,
-            )
-        )
+    def layer_of(self, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
+        names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+        options: dict[str, Any] = {name: getattr(self, name) for name in (*names, "padding_mode")}
+        layer = nn.Conv2d(**options, bias=bias is not None, device="meta")
+        return filled(layer, weight, bias)
 
 
 class DropoutLeNet(_LeNet):
@@ -384,10 +383,10 @@ class MNFMLP(nn.Sequential):
         noise_std: float | None = 1.0,
         activation: Callable[[], nn.Module] = nn.ReLU,
         n_flows_q: int = 2,
-        n_flows_r: int | None = None,
+        n_flows_r: int = 2,
         hidden: Sequence[int] = (50,),
         prior_std: float | Literal["learned"] = 1.0,
-        auxiliary: Literal["published", "conjugate"] = "published",
+        auxiliary: Literal["published", "conjugate"] = "conjugate",
     ) -> None:
         _check_sizes(sizes, "sizes", 2, "at least two positive integers")
         if noise_std is not None and not (isinstance(noise_std, int | float) and noise_std > 0):
@@ -514,7 +513,7 @@ def load(path: str | Path, into: nn.Module | None = None) -> nn.Module:
 
 
 def _multiplicative(
-    n_flows_q: int, n_flows_r: int | None, hidden: Any, prior_std: Any, auxiliary: str
+    n_flows_q: int, n_flows_r: int, hidden: Any, prior_std: Any, auxiliary: str
 ) -> dict[str, Any]:
     """Return the options of MNF layers by name, as a file can hold them."""
     if not isinstance(hidden, list | tuple):

@@ -350,7 +350,13 @@ def curves(
 
 
 def history(histories: Mapping[str, History] | History) -> Figure:
-    """Draw the training curves of one run, or of runs by name, as far as they were recorded.
+    r"""Draw the training curves of one run, or of runs by name, as far as they were recorded.
+
+    Networks with a multiplicative posterior have a panel of the parts of their KL divergence,
+
+    .. math:: K = \mathrm{KL}_W + \mathrm{KL}_b + \mathbb E \log q(z) - \mathbb E \log r(z|W)
+
+    all four of one run, and of several runs the last two together, the price of z.
 
     Args:
         histories: what :func:`.fit` returned; validation is dashed.
@@ -374,8 +380,11 @@ def history(histories: Mapping[str, History] | History) -> Figure:
     used = [name for name in panels if any(np.any(getattr(run, name)) for run in histories.values())]
     if not used:
         raise ValueError(f"history needs a run of at least one epoch; got {dict(histories)}")
-    figure, axes = _panels(len(used), columns=2, width=3.4, height=2.4)
-    for ax, name in zip(axes, used, strict=True):
+    multiplied = {name: run for name, run in histories.items() if np.any(run.log_q)}
+    figure, axes = _panels(len(used) + bool(multiplied), columns=2, width=3.4, height=2.4)
+    if multiplied:
+        _parts(axes[-1], multiplied)
+    for ax, name in zip(axes, used, strict=False):
         for (run_name, run), colour in zip(histories.items(), PALETTE, strict=False):
             for figures, dash, label in (
                 (getattr(run, name), "-", run_name),
@@ -387,6 +396,24 @@ def history(histories: Mapping[str, History] | History) -> Figure:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[min(1, len(axes) - 1)].legend(fontsize="small", handlelength=3)
     return figure
+
+
+def _parts(ax: Axes, runs: Mapping[str, History]) -> None:
+    """Draw the parts of the KL divergence: of one run all, of several runs those that concern z."""
+    for colour, (name, run) in zip(PALETTE, runs.items(), strict=False):
+        price = np.subtract(run.log_q, run.log_r)
+        parts = {r"$\mathrm{KL}_W$": run.kl_weights, r"$\mathrm{KL}_b$": run.kl_bias}
+        parts |= {r"$\log q(z)$": run.log_q, r"$-\log r(z|W)$": [-part for part in run.log_r]}
+        alone = len(runs) == 1
+        for k, (label, part) in enumerate(parts.items() if alone else [(name, price)]):
+            ax.plot(
+                range(1, len(price) + 1), part, color=PALETTE[k] if alone else colour, label=label, marker="."
+            )
+    ax.set(
+        xlabel="epoch", ylabel="parts of the KL (nats)" if len(runs) == 1 else "log q(z) − log r(z|W) (nats)"
+    )
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(fontsize="small")
 
 
 def reliability(

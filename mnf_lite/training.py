@@ -4,31 +4,23 @@ import atexit
 import inspect
 import math
 import time
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
-from torch.utils.data import (
-    DataLoader,
-    Dataset,
-    DistributedSampler,
-    IterableDataset,
-    TensorDataset,
-    default_collate,
-)
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from mnf_lite import _inputs as inputs
-from mnf_lite.files import difference, load_tensors, save_tensors
+from mnf_lite._batches import Batches, check_x, first_parameter, seed_of
+from mnf_lite._checkpoint import Checkpoint
 from mnf_lite.layers import kl_parts, update_priors
 from mnf_lite.likelihoods import Likelihood, likelihood_of
 from mnf_lite.nets import positive_int
@@ -38,9 +30,9 @@ VALIDATION_CHUNK = 1000  # examples at a time
 BAR_INTERVAL = 0.5  # seconds between looks at the loss, which on a GPU make it wait
 PRIOR_INTERVAL = 50  # steps from one update of the learned priors to the next
 LAST_RATE = 0.02  # to which share of themselves all rates fall
+LOG_VAR_RATE = 20  # times that of the means: what the book's study of arrival found
 
 Optimization = Callable[[list[dict[str, Any]]], Optimizer]
-Batch = tuple[Any, Any, int]  # x, y, and how many examples all processes have in this step
 
 
 @dataclass
@@ -49,7 +41,7 @@ class History:
 
     Attributes:
         loss: nats per example, ``nll`` + ``kl_weight`` * ``kl`` at the full weight even while the KL warms
-            up; with the default weight 1/N it is minus the evidence bound, divided by N.
+            up; with the default weight 1/N it estimates minus the evidence bound over N.
         nll: negative log-likelihood of the training examples while the weights were moving, nats per example.
         kl: divergence of the posterior from the prior, nats, mean over the steps.
         kl_weights, kl_bias, log_q, log_r: its parts, ``kl = kl_weights + kl_bias + log_q - log_r``, as in
@@ -92,7 +84,7 @@ def fit(
     batch_size: int = BATCH_SIZE,
     lr: float = 1e-3,
     lr_log_var: float | None = None,
-    decay: float | Callable[[float], float] = 0.0,
+    decay: float | Callable[[float], float] = 0.4,
     optimizer: Optimization | None = None,
     likelihood: Likelihood | None = None,
     kl_weight: float | None = None,
@@ -100,6 +92,7 @@ def fit(
     seed: int = 0,
     validation: Dataset[Any] | Iterable[Any] | None = None,
     checkpoint: str | Path | None = None,
+    after_epoch: Callable[[History], object] | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> History:
@@ -107,9 +100,11 @@ def fit(
 
     .. math:: -\frac{1}{|B|} \sum_{(x, y) \in B} \log p(y \mid x, W_x) + w_t \, \mathrm{KL}
 
-    There are fresh weights :math:`W_x` for every example and one draw of the KL for every step. The weight
-    :math:`w_t` rises linearly from 0 to ``kl_weight`` over the first ``kl_warmup_epochs``. Learned priors
-    are set to their optimum every 50 steps.
+    :math:`W_x` is the draw of the weights by which an example is judged, its own in layers that draw one for
+    every example; the KL is drawn once a step. With the weight 1/N the objective is minus the evidence bound
+    over N wherever these draws are exact, as they are by default; with convolutions of
+    ``sampling="outputs"`` it is an approximation. The weight :math:`w_t` rises linearly from 0 to
+    ``kl_weight`` over the first ``kl_warmup_epochs``. Learned priors are set to their optimum every 50 steps.
 
     Order and noise of an epoch depend on ``seed`` and the epoch's number alone, and the caller's random
     state is left as it was; random transforms of a data set should draw from torch's generator, so that they
@@ -126,7 +121,8 @@ def fit(
         epochs: passes over the data, those in the checkpoint included.
         batch_size: examples per step, over all processes.
         lr: learning rate.
-        lr_log_var: that of the log variances (parameters whose name ends in ``log_var``); None is ``lr``.
+        lr_log_var: that of the log variances (parameters whose name ends in ``log_var``); None is 20 times
+            ``lr`` under Adam, at which they arrive with the means, and ``lr`` under an optimizer of your own.
         decay: fraction of the run, at its end, over which all rates fall linearly to 2 % of themselves; or a
             schedule of your own, a function of the fraction of the run that is done, which gives the factor
             on all rates.
@@ -140,6 +136,8 @@ def fit(
         validation: scored after every epoch; does not change the training.
         checkpoint: a file, replaced after every epoch, from which a run with the same settings continues; the
             end is equal to the bit to that of a run that was never interrupted.
+        after_epoch: called after every epoch with the history so far, the checkpoint being written; what it
+            raises ends the run. It may draw random numbers and change no weights.
         device: where to train; None is where the model is.
         progress: whether to show a bar on standard error.
 
@@ -158,6 +156,7 @@ def fit(
         Bowman et al. (2016), for the warm-up, https://arxiv.org/abs/1511.06349.
 
     Example:
+        >>> from torch.utils.data import TensorDataset
         >>> from mnf_lite import models
         >>> x, network = torch.rand(20, 1), models.MNFMLP((1, 5, 1))
         >>> history = fit(network, TensorDataset(x, x.sin()), epochs=2, progress=False)
@@ -171,60 +170,43 @@ def fit(
     likelihood = likelihood_of(model, likelihood)
     if device is not None:
         model.to(device)
-    likelihood.to(_like(model))
-    data = _Data(dataset, batch_size, model, likelihood)
-    try:
-        held_out = None if validation is None else _Data(validation, VALIDATION_CHUNK, model, likelihood)
-    except (TypeError, ValueError) as error:
-        error.args = (f"validation: {error}",)
-        raise
-    if data.loads and batch_size not in (BATCH_SIZE, data.batch_size):
-        raise ValueError(f"batch_size is the loader's own, {data.batch_size}, got {batch_size}")
-    kl_weight = data.kl_weight() if kl_weight is None else kl_weight
+    likelihood.to(first_parameter(model))
+    data, held_out = _examples(dataset, validation, batch_size, model, likelihood)
     objective = _Objective(model, likelihood, checks=not data.whole)
-    loop = _Loop(
-        objective,
-        data,
-        stepper := _optimizer(objective, optimizer, lr, lr_log_var),
-        _Schedule(stepper, decay, epochs),
-        kl_weight,
-        kl_warmup_epochs,
-        seed,
-        *_processes(),
-    )
+    if lr_log_var is None:
+        lr_log_var = lr if optimizer else LOG_VAR_RATE * lr
+    steps = _optimizer(objective, optimizer, lr, lr_log_var)
+    schedule = _Schedule(steps, decay, epochs)
+    kl_weight = data.kl_weight() if kl_weight is None else kl_weight
+    loop = _Loop(objective, data, held_out, steps, schedule, kl_weight, kl_warmup_epochs, seed, *_processes())
 
-    history, save = History(), None
+    history, file = History(), None
     if checkpoint is not None:
         run: dict[str, Any] = {"model": repr(model), "data": data.fingerprint()}
         run |= {"batch_size": data.batch_size, "lr": lr, "lr_log_var": lr_log_var, "seed": seed}
-        run |= {"kl_weight": kl_weight, "kl_warmup_epochs": kl_warmup_epochs} | loop.schedule.settings()
-        run |= {"optimizer": None if optimizer is None else " ".join(repr(stepper).split())}
+        run |= {"kl_weight": kl_weight, "kl_warmup_epochs": kl_warmup_epochs} | schedule.settings()
+        run |= {"optimizer": None if optimizer is None else " ".join(repr(steps).split())}
         run |= {"likelihood": repr(likelihood)}
-        history, save = _open_checkpoint(Path(checkpoint), run, epochs, objective, stepper)
+        file = Checkpoint(Path(checkpoint), run, objective, steps)
+        history = History(**file.load(epochs))
+        if loop.rank == 0 and not history.loss:
+            file.save(asdict(history))  # the initial weights: even the first epoch can be interrupted
     done = len(history.loss)
-    save = save if loop.rank == 0 else None
-    if save and done == 0:
-        save(history)  # the initial weights: even the first epoch can be interrupted
+    parallel = DistributedDataParallel(objective) if loop.world > 1 else objective
     visible = progress and loop.rank == 0
     with (
         inputs.aside(model, training=True),
         _bar(epochs * data.steps, done * data.steps, visible) as bar,
     ):
-        parallel = DistributedDataParallel(objective) if loop.world > 1 else objective
         for epoch in range(done, epochs):
-            began = time.perf_counter()
             bar.set_description(f"epoch {epoch + 1}/{epochs}", refresh=False)
-            figures = loop.epoch(epoch, parallel, bar)
-            if held_out is not None:
-                torch.manual_seed(_stream(seed, epoch, 1))
-                figures |= _score(model, likelihood, held_out)
-            history.append(**figures, seconds=time.perf_counter() - began)
-            if not all(parameter.isfinite().all() for parameter in objective.parameters()):
-                raise FloatingPointError(f"after epoch {epoch + 1} {_not_finite(objective)}")
-            if save:
-                save(history)
-            if checkpoint is not None and loop.world > 1:
+            history.append(**loop.epoch(epoch, parallel, bar))
+            if file and loop.rank == 0:
+                file.save(asdict(history))
+            if file and loop.world > 1:
                 dist.barrier()  # no process may read what the first has not written yet
+            if after_epoch is not None:
+                after_epoch(history)
     return history
 
 
@@ -287,138 +269,19 @@ def maximum_likelihood(
     return losses
 
 
-class _Data:
-    """A data set or loader in batches, checked against what the model takes and gives.
-
-    Attributes:
-        whole: whether it is a ``TensorDataset``, held on the device.
-        size: number of examples, None where a loader does not say it.
-        steps: batches of an epoch.
-    """
-
-    def __init__(self, dataset: Any, batch_size: int, model: nn.Module, likelihood: Likelihood) -> None:
-        self.dataset, self.batch_size, self.device = dataset, batch_size, _like(model).device
-        self.whole = isinstance(dataset, TensorDataset)
-        self.loads = isinstance(dataset, DataLoader) or not hasattr(dataset, "__getitem__")
-        self.size, self.steps = self._sizes()
-        if self.loads:
-            self.batch_size = getattr(dataset, "batch_size", batch_size)
-        with inputs.aside(model, training=False), torch.no_grad():
-            # A TensorDataset counts as one batch, whose tensors are whole already.
-            self.x, self.y = self._on_device(
-                dataset.tensors if self.whole else next(iter(self._loader([[0]])))
-            )
-            _check_x(self.x, _like(model))
-            output = inputs.output_of(model, inputs.rows(self.x, 0, 1))
-            likelihood.check(output, self.y)
-            log_p = likelihood.log_prob(output, inputs.rows(self.y, 0, 1))
-        if log_p.shape != (1,):
-            name, shape = type(likelihood).__name__, list(log_p.shape)
-            raise ValueError(
-                f"{name}.log_prob must give one number for each example, [1] for one, got {shape}"
-            )
-        if not self.whole:
-            del self.x, self.y
-
-    def _sizes(self) -> tuple[int | None, int]:
-        """Numbers of examples and of batches."""
-        came = type(self.dataset).__name__
-        try:
-            length = len(self.dataset)
-        except (TypeError, NotImplementedError):
-            length = None
-        if length is None or isinstance(self.dataset, IterableDataset):
-            raise TypeError(
-                "the data set must have a length and examples by number, such as TensorDataset(x, y), or "
-                f"be a loader of batches that has a length, got {came}"
-            )
-        if length == 0:
-            raise ValueError("the data set is empty")
-        if not self.loads:
-            return length, math.ceil(length / self.batch_size)
-        inner: Any = getattr(self.dataset, "dataset", None)
-        return (len(inner) if hasattr(inner, "__len__") else None), length
-
-    def kl_weight(self) -> float:
-        """Return 1/N."""
-        if self.size is None:
-            raise ValueError(
-                f"{type(self.dataset).__name__} does not say how many examples there are: name "
-                "kl_weight=1/N, N the number of training examples"
-            )
-        return 1 / self.size
-
-    def fingerprint(self) -> str:
-        """Tell data sets apart: a TensorDataset by its size and bytes, others by their size and kind."""
-        if not self.whole:
-            return f"of {self.size} examples in a {type(self.dataset).__name__}"
-        checksum = 0
-        for tensor in (self.x, self.y):
-            checksum = zlib.crc32(tensor.cpu().contiguous().view(torch.uint8).numpy().data, checksum)
-        return f"of {self.size} examples ({checksum:08x})"
-
-    def batches(self, epoch: int, seed: int, rank: int, world: int) -> Iterator[Batch]:
-        """Yield this process's share of each batch of an epoch, and the examples of all shares.
-
-        The order is that of torch's generator; behind it all processes but the first leave it for one of
-        their own.
-        """
-        if self.loads:
-            self._start_epoch(epoch, seed, rank, world)
-            for batch in self.dataset:
-                x, y = self._on_device(batch)
-                yield x, y, inputs.count(y) * world
-            return
-        whole = torch.split(torch.randperm(self.size or 0), self.batch_size)
-        if rank > 0:
-            torch.manual_seed(_stream(seed, epoch, 1 + rank))
-        shares = [rows.tensor_split(world)[rank] for rows in whole]
-        # No example at all cannot be fetched: a process without a share fetches one, which is cut off again.
-        wanted = [share if len(share) else rows[:1] for share, rows in zip(shares, whole, strict=True)]
-        fetched = self._loader(wanted)
-        if self.whole:
-            fetched = ((self.x[rows], self.y[rows]) for rows in (rows.to(self.device) for rows in wanted))
-        for pair, share, rows in zip(fetched, shares, whole, strict=True):
-            x, y = self._on_device(pair)
-            yield inputs.rows(x, 0, len(share)), inputs.rows(y, 0, len(share)), len(rows)
-
-    def chunks(self) -> Iterator[tuple[Any, Any]]:
-        """Yield all examples in order."""
-        if self.whole:
-            yield from zip(*(torch.split(part, self.batch_size) for part in (self.x, self.y)), strict=True)
-        else:
-            for pair in self._loader(torch.split(torch.arange(self.size or 0), self.batch_size)):
-                yield self._on_device(pair)
-
-    def _loader(self, batches: Sequence[Any]) -> Iterable[Any]:
-        """The loader that was given, or one that fetches these examples and draws no random number."""
-        if self.loads:
-            return self.dataset  # type: ignore[no-any-return]
-        lists = [list(map(int, rows)) for rows in batches]
-        return DataLoader(self.dataset, batch_sampler=lists, collate_fn=_collate, generator=torch.Generator())
-
-    def _start_epoch(self, epoch: int, seed: int, rank: int, world: int) -> None:
-        """Make the order of a loader depend on seed and epoch alone."""
-        sampler = getattr(self.dataset, "sampler", None)
-        if world > 1 and not isinstance(sampler, DistributedSampler):
-            raise ValueError(
-                f"of {world} processes each needs its own share: give the loader a DistributedSampler"
-            )
-        if isinstance(sampler, DistributedSampler):
-            sampler.set_epoch(epoch)
-        stream = _stream(seed, epoch, 1 + rank if rank else 0)
-        torch.manual_seed(stream)
-        if isinstance(generator := getattr(self.dataset, "generator", None), torch.Generator):
-            generator.manual_seed(stream)
-
-    def _on_device(self, pair: Any) -> tuple[Any, Any]:
-        """X and y of a batch, on the device; raises where it is no pair."""
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            came = f"{len(pair)} entries" if isinstance(pair, tuple | list) else type(pair).__name__
-            raise ValueError(f"each example, as of TensorDataset(x, y), must be a pair (x, y), got {came}")
-        x, y = (inputs.each(lambda tensor: tensor.to(self.device), part) for part in pair)
-        inputs.count(x)
-        return x, y
+def _examples(
+    dataset: Any, validation: Any, batch_size: int, model: nn.Module, likelihood: Likelihood
+) -> tuple[Batches, Batches | None]:
+    """Those to train on, and those held out."""
+    data = Batches(dataset, batch_size, model, likelihood)
+    if data.loads and batch_size not in (BATCH_SIZE, data.batch_size):
+        raise ValueError(f"batch_size is the loader's own, {data.batch_size}, got {batch_size}")
+    try:
+        held_out = None if validation is None else Batches(validation, VALIDATION_CHUNK, model, likelihood)
+    except (TypeError, ValueError) as error:
+        error.args = (f"validation: {error}",)
+        raise
+    return data, held_out
 
 
 class _Objective(nn.Module):
@@ -437,7 +300,7 @@ class _Objective(nn.Module):
         output = self.model(x)
         size = len(output)
         if self.checks and size:
-            _check_x(x, _like(self.model))
+            check_x(x, first_parameter(self.model))
             self.likelihood.check(output.detach(), y)
         nll = -self.likelihood.log_prob(output, y).sum()
         # Gradients are averaged over processes, so each share is scaled to have the batch's mean as average.
@@ -463,7 +326,8 @@ class _Loop:
     """What all epochs of a run have in common."""
 
     objective: _Objective
-    data: _Data
+    data: Batches
+    held_out: Batches | None
     optimizer: Optimizer
     schedule: "_Schedule"
     kl_weight: float
@@ -474,8 +338,19 @@ class _Loop:
 
     def epoch(self, epoch: int, parallel: nn.Module, bar: "tqdm[Any]") -> dict[str, float]:
         """Train for one epoch by `parallel`, the objective or what wraps it, and return its figures."""
-        torch.manual_seed(_stream(self.seed, epoch, 0))
-        like, likelihood = _like(self.objective), self.objective.likelihood
+        began = time.perf_counter()
+        figures = self.train(epoch, parallel, bar)
+        if self.held_out is not None:
+            torch.manual_seed(seed_of(self.seed, epoch, 1))
+            figures |= _score(self.objective.model, self.objective.likelihood, self.held_out)
+        if not all(parameter.isfinite().all() for parameter in self.objective.parameters()):
+            raise FloatingPointError(f"after epoch {epoch + 1} {_not_finite(self.objective)}")
+        return figures | {"seconds": time.perf_counter() - began}
+
+    def train(self, epoch: int, parallel: nn.Module, bar: "tqdm[Any]") -> dict[str, float]:
+        """Take the steps of one epoch."""
+        torch.manual_seed(seed_of(self.seed, epoch, 0))
+        like, likelihood = first_parameter(self.objective), self.objective.likelihood
         sums = torch.zeros(len(_Objective.TERMS), dtype=like.dtype, device=like.device)
         for k, batch in enumerate(self.data.batches(epoch, self.seed, self.rank, self.world)):
             done = epoch + k / self.data.steps  # epochs
@@ -510,7 +385,7 @@ def _shown(figures: dict[str, float]) -> dict[str, float]:
 
 
 @torch.no_grad()
-def _score(model: nn.Module, likelihood: Likelihood, data: _Data) -> dict[str, float]:
+def _score(model: nn.Module, likelihood: Likelihood, data: Batches) -> dict[str, float]:
     """Figures of the validation set, one draw of the weights for every example."""
     log_p, right = [], []
     model.eval()
@@ -551,13 +426,11 @@ def _not_finite(objective: nn.Module) -> str:
     return ""
 
 
-def _optimizer(
-    objective: nn.Module, make: Optimization | None, lr: float, lr_log_var: float | None
-) -> Optimizer:
+def _optimizer(objective: nn.Module, make: Optimization | None, lr: float, lr_log_var: float) -> Optimizer:
     """Make the optimizer, log variances in a group of their own where they have a rate of their own."""
     named = list(objective.named_parameters())
     groups: list[dict[str, Any]] = [{"params": [p for _, p in named], "lr": lr}]
-    if lr_log_var is not None:
+    if lr_log_var != lr:
         variances = [p for name, p in named if name.endswith("log_var")]
         others = [p for name, p in named if not name.endswith("log_var")]
         groups = [{"params": others, "lr": lr}, {"params": variances, "lr": lr_log_var}]
@@ -610,11 +483,6 @@ class _Schedule:
         return {"decay": self.look if callable(self.decay) else self.decay, "epochs": self.epochs}
 
 
-def _stream(seed: int, epoch: int, purpose: int) -> int:
-    """Return a seed for each run, epoch and purpose: 0 trains, 1 validates, 2 and on train in parallel."""
-    return int(np.random.SeedSequence((seed, epoch, purpose)).generate_state(1, np.uint64)[0])
-
-
 def _bar(total: int, done: int, visible: bool) -> "tqdm[Any]":
     return tqdm(
         total=total, initial=done, disable=not visible or done == total, mininterval=BAR_INTERVAL, unit="step"
@@ -627,86 +495,6 @@ def _processes() -> tuple[int, int]:
         dist.init_process_group()
         atexit.register(dist.destroy_process_group)
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-
-
-def _open_checkpoint(
-    path: Path, run: dict[str, Any], epochs: int, objective: _Objective, optimizer: Optimizer
-) -> tuple[History, Callable[[History], None]]:
-    """Load objective and optimizer where `path` exists; return the history so far and what saves it."""
-
-    def save(history: History) -> None:
-        tensors = objective.state()
-        state = _pack(optimizer.state_dict(), "optimizer", tensors)
-        save_tensors(path, tensors, {"run": run, "history": asdict(history), "optimizer": state})
-
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; a checkpoint needs the name of a file")
-    if not path.exists():
-        return History(), save
-    tensors, metadata = load_tensors(path)
-    if "run" not in metadata:
-        raise ValueError(f"{path} is not a checkpoint of fit; name another file, or delete this one")
-    before = metadata["run"]
-    came = "another model" if before.get("model") != run["model"] else difference(before, run)
-    if came:
-        raise ValueError(f"{path} belongs to a run with {came}; name another file, or delete this one")
-    history = History(**metadata["history"])
-    if len(history.loss) > epochs:
-        raise ValueError(f"{path} holds {len(history.loss)} epochs already, more than the {epochs} asked for")
-    # The likelihood's are missing where it is part of the model.
-    objective.load_state_dict({name: tensors[name] for name in objective.state()}, strict=False)
-    optimizer.load_state_dict(_unpack(metadata["optimizer"], tensors))
-    return history, save
-
-
-def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """What JSON can hold of an optimizer's state; its tensors are put into `tensors` and named there."""
-    if isinstance(value, Tensor):
-        tensors[name] = value
-        return {"tensor": name}
-    if isinstance(value, dict):
-        return {"dict": [[key, _pack(part, f"{name}.{key}", tensors)] for key, part in value.items()]}
-    if isinstance(value, list | tuple):
-        parts = [_pack(part, f"{name}.{k}", tensors) for k, part in enumerate(value)]
-        return {"tuple" if isinstance(value, tuple) else "list": parts}
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise TypeError(f"a checkpoint keeps tensors, numbers and text, but {name} is a {type(value).__name__}")
-
-
-def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """The inverse of `_pack`."""
-    if not isinstance(value, dict):
-        return value
-    ((kind, content),) = value.items()
-    if kind == "tensor":
-        return tensors[content]
-    if kind == "dict":
-        return {key: _unpack(part, tensors) for key, part in content}
-    parts = [_unpack(part, tensors) for part in content]
-    return tuple(parts) if kind == "tuple" else parts
-
-
-def _collate(examples: list[Any]) -> Any:
-    """Examples to a batch."""
-    try:
-        return default_collate(examples)
-    except (TypeError, RuntimeError) as error:
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(
-            f"the examples do not make a batch ({error}); a DataLoader with a collate_fn of its own may do it"
-        ) from error
-
-
-def _check_x(x: Any, like: Tensor) -> None:
-    """Raises unless floating-point tensors are finite and of the parameters' dtype."""
-    for tensor in inputs.tensors(x):
-        if tensor.is_floating_point() and tensor.dtype != like.dtype:
-            raise TypeError(
-                f"x must be {like.dtype}, as the model's parameters, or integers, got {tensor.dtype}"
-            )
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise ValueError("x must be finite, got infinities or NaNs")
 
 
 def _check_model(model: nn.Module) -> None:
@@ -730,8 +518,3 @@ def _check_numbers(**numbers: Any) -> None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def _like(model: nn.Module) -> Tensor:
-    """The first parameter, whose dtype and device are the model's."""
-    return next(model.parameters())

@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 from hashlib import sha256
 from pathlib import Path
 
-from tools import page_assets
+from tools import handout, page_assets
 
 ROOT = page_assets.ROOT
 BUILD = ROOT / "_build"
 HTML = BUILD / "html"
 STAMP = BUILD / "built-from.json"
-MACHINERY = ["_config.yml", "_toc.yml", "requirements.txt", "package-lock.json", "tools/build_book.py"]
+MACHINERY = ["_config.yml", "_toc.yml", "requirements.txt", "package-lock.json"]
+MACHINERY += ["tools/build_book.py", "tools/pages.py", "tools/handout.py"]
 PAGES = (".md", ".ipynb", ".bib", ".py")  # the package too: the appendix API is made from its docstrings
 
 
@@ -34,7 +36,7 @@ def digest(paths: list[Path]) -> str:
     return total.hexdigest()
 
 
-def sources() -> dict[str, str]:
+def sources(address: str) -> dict[str, str]:
     """Fingerprints of the pages and of all else that the built book depends on."""
     files = [
         path
@@ -53,14 +55,20 @@ def sources() -> dict[str, str]:
             [path for path in files if path.suffix not in PAGES] + [ROOT / name for name in MACHINERY]
         ),
         "assets": page_assets.address(*page_assets.MATHJAX),
+        "address": address,
         "python": sys.version,
     }
 
 
-def build() -> Path:
-    """Bring `_build/html` up to date and return its first page; leave with a message where that fails."""
+def build(address: str = "") -> Path:
+    """Bring `_build/html` up to date and return its first page; leave with a message where that fails.
+
+    With the address of the repository the pages have the buttons that lead there.
+    """
+    if address and not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", address):
+        sys.exit(f"make book: ADDRESS is that of a repository, https://github.com/OWNER/NAME, not {address}")
     note = page_assets.fetch()
-    now = sources()
+    now = sources(address)
     whole = STAMP.is_file() and (HTML / "index.html").is_file()
     before = json.loads(STAMP.read_text()) if whole else {}
     if before != now:
@@ -68,14 +76,15 @@ def build() -> Path:
         if fresh:
             shutil.rmtree(BUILD, ignore_errors=True)
         STAMP.unlink(missing_ok=True)
-        run_sphinx()
+        run_sphinx(address)
         STAMP.write_text(json.dumps(now))
+    handout.bring_zip_up_to_date(HTML / handout.ZIP)
     if note:
         print(note)
     return HTML / "index.html"
 
 
-def run_sphinx() -> None:
+def run_sphinx(address: str) -> None:
     """One pass of Jupyter Book's own Sphinx build, with every page written."""
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     from jupyter_book.sphinx import build_sphinx  # a second to import, and not needed where nothing changed
@@ -85,7 +94,11 @@ def run_sphinx() -> None:
         HTML,
         noconfig=True,
         path_config=ROOT / "_config.yml",
-        confoverrides={"external_toc_path": (ROOT / "_toc.yml").as_posix(), "latex_individualpages": False},
+        confoverrides={
+            "book_address": address,
+            "external_toc_path": (ROOT / "_toc.yml").as_posix(),
+            "latex_individualpages": False,
+        },
         doctreedir=BUILD / ".doctrees",
         builder="html",
         force_all=True,
@@ -100,5 +113,5 @@ def run_sphinx() -> None:
 
 
 if __name__ == "__main__":
-    first = os.path.relpath(build())
+    first = os.path.relpath(build(*sys.argv[1:2]))
     print(f"The book is built. Open {first}")

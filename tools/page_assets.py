@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENDOR = ROOT / "book" / "_static" / "vendor"
 STAMP = VENDOR / "from-lock"
 WORKSHOP = ROOT / "node_modules"  # not in _build, which a build that starts anew empties
+AXE = WORKSHOP / "axe.min.js"  # judges how accessible a page is; for the tests, not published
 
 # One MathJax file with every TeX extension that draws its own glyphs: nothing more is loaded, which matters
 # from a file, where Firefox refuses fonts that lie in a parent folder.
@@ -36,7 +37,7 @@ def lock_hash() -> str:
 
 def present() -> bool:
     """Whether the vendor folder holds what the lock file asks for."""
-    return STAMP.is_file() and STAMP.read_text() == lock_hash()
+    return AXE.is_file() and STAMP.is_file() and STAMP.read_text() == lock_hash()
 
 
 def fetch() -> str | None:
@@ -71,6 +72,7 @@ def fetch() -> str | None:
             shutil.copy(modules / package / inside, target)
         for icons in (modules / WIDGETS[0]).glob(ICONS):
             shutil.copy(icons, (new / WIDGETS[0] / WIDGETS[1]).parent)
+        shutil.copy(modules / "axe-core" / AXE.name, AXE)
         (new / STAMP.name).write_text(lock_hash())
         shutil.rmtree(VENDOR, ignore_errors=True)
         os.replace(new, VENDOR)

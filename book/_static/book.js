@@ -1,10 +1,5 @@
 // Loaded in the head of every page, before the deferred scripts of the theme and of MathJax.
 
-// Left alone, Font Awesome replaces every icon element by an SVG as soon as it appears, also those inside the buttons
-// of the Play widget, which then no longer react. So it looks once, when the page stands, and never again.
-window.FontAwesomeConfig = { autoReplaceSvg: false, observeMutations: false };
-document.addEventListener("DOMContentLoaded", () => window.FontAwesome?.dom.i2svg());
-
 // The widget manager sets formulas through the queue of MathJax 2; the pages have MathJax 3.
 if (window.MathJax) {
   const Hub = {
@@ -17,6 +12,7 @@ if (window.MathJax) {
     ready() {
       window.MathJax.startup.defaultReady();
       window.MathJax.Hub = Hub;
+      window.MathJax.startup.promise.then(fitFormulas);
     },
   };
 }
@@ -26,7 +22,7 @@ if (location.protocol === "file:" && typeof DOCUMENTATION_OPTIONS !== "undefined
   DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
 }
 
-// What a slider, a button or a folded cell is called when it is read aloud. The widget manager gives a slider no name and
+// What a slider or a button is called when it is read aloud. The widget manager gives a slider no name and
 // as its value a position ("4"), where the reader hears the words beside it ("80°"); a picture that a slider brings
 // is announced by its alternative text, once the slider rests.
 function nameSlider(slider) {
@@ -71,13 +67,11 @@ function announceFrames(figure) {
 }
 
 document.addEventListener("DOMContentLoaded", () => {
-  for (const bar of document.querySelectorAll('summary[aria-label="Toggle hidden content"]')) {
-    bar.removeAttribute("aria-label"); // it would hide the words that stand on the bar
-  }
   const nameAll = () => {
     document.querySelectorAll(".widget-slider").forEach(nameSlider);
     document.querySelectorAll(".widget-play").forEach(namePlay);
     document.querySelectorAll(".widget-subarea:has(.widget-slider)").forEach(announceFrames);
+    offerEnlarging();
   };
   nameAll();
   let waiting;
@@ -88,3 +82,89 @@ document.addEventListener("DOMContentLoaded", () => {
   const article = document.querySelector("article") ?? document.body;
   new MutationObserver(soon).observe(article, { attributeFilter: ["class"], childList: true, subtree: true });
 });
+
+// A formula wider than its line is set smaller, down to seven tenths, and scrolls by itself when it is still too wide.
+function fitFormulas() {
+  for (const formula of document.querySelectorAll("article mjx-container")) {
+    formula.style.fontSize = "";
+    formula.classList.remove("scrolls");
+    const line = formula.parentElement.closest("div, p, li, dd, dt, td, th, summary, figcaption, section");
+    const wide = formula.querySelector("svg")?.getBoundingClientRect().width ?? 0;
+    if (!line || !wide || wide <= line.clientWidth || formula.closest("td, th")) continue;
+    const size = Math.max(0.7, line.clientWidth / wide - 0.01);
+    formula.style.fontSize = `${100 * size}%`;
+    formula.classList.toggle("scrolls", wide * size > line.clientWidth);
+  }
+  signsOfMore();
+}
+
+// Whatever scrolls sideways fades where more of it lies, and is reached by keyboard.
+const SCROLLERS = "article :is(pre, table, .output, .math, mjx-container, .pst-scrollable-table-container)";
+function signOfMore(box) {
+  const hidden = box.scrollWidth - box.clientWidth;
+  const scrolls = hidden > 1 && getComputedStyle(box).overflowX !== "visible";
+  box.classList.toggle("more-left", scrolls && box.scrollLeft > 1);
+  box.classList.toggle("more-right", scrolls && box.scrollLeft < hidden - 1);
+  if (scrolls && box.tabIndex < 0) box.tabIndex = 0;
+}
+function signsOfMore() {
+  document.querySelectorAll(SCROLLERS).forEach(signOfMore);
+}
+document.addEventListener("scroll", ({ target }) => target.matches?.(SCROLLERS) && signOfMore(target), true);
+document.addEventListener("toggle", signsOfMore, true);
+document.addEventListener("click", () => setTimeout(signsOfMore, 400)); // what was folded may be open now
+window.addEventListener("load", signsOfMore);
+let width = innerWidth;
+window.addEventListener("resize", () => {
+  if (width === innerWidth) return;
+  width = innerWidth;
+  fitFormulas();
+});
+
+// The bar of a solution opens it wherever it is pressed. The link to its exercise that stands there works once it is open.
+document.addEventListener(
+  "click",
+  (click) => {
+    const bar = click.target.closest?.(".admonition.toggle > .admonition-title");
+    if (!bar || click.target === bar || click.target.closest("button")) return;
+    const closed = bar.parentElement.classList.contains("toggle-hidden");
+    if (closed) click.preventDefault();
+    click.stopPropagation(); // the script of the bar knows only presses on its empty part
+    if (closed || !click.target.closest("a")) bar.querySelector(".toggle-button").click();
+  },
+  true,
+);
+document.addEventListener("DOMContentLoaded", () => {
+  for (const button of document.querySelectorAll(".toggle-button")) {
+    button.ariaLabel = button.parentElement.textContent.trim();
+  }
+});
+
+// Any picture is shown at full size when it is pressed, or by the button on it.
+function enlarge(image) {
+  const dialog = document.createElement("dialog");
+  dialog.className = "enlarged";
+  dialog.ariaLabel = image.alt;
+  const close = Object.assign(document.createElement("button"), { textContent: "Close", type: "button" });
+  const large = Object.assign(document.createElement("img"), { src: image.src, alt: image.alt });
+  dialog.append(close, large);
+  dialog.addEventListener("click", () => dialog.close());
+  dialog.addEventListener("close", () => dialog.remove());
+  document.body.append(dialog);
+  dialog.showModal();
+}
+function offerEnlarging() {
+  for (const image of document.querySelectorAll("article :is(figure, .cell_output) img")) {
+    const frame = image.closest(".widget-subarea") ?? image.parentElement;
+    if (image.closest("a, .live, .instrument") || frame.querySelector(":scope > .enlarge")) continue;
+    frame.classList.add("enlargeable");
+    const button = Object.assign(document.createElement("button"), { className: "enlarge", type: "button" });
+    button.ariaLabel = "Enlarge the picture";
+    button.textContent = "⤢";
+    frame.append(button);
+    frame.addEventListener("click", ({ target }) => {
+      const shown = [...frame.querySelectorAll("img")].find((one) => one.checkVisibility());
+      if (target === button || target.tagName === "IMG") enlarge(target === button ? shown : target);
+    });
+  }
+}

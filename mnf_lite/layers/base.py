@@ -8,7 +8,7 @@ Every layer has the prior :math:`p(W, b)`: all weights and biases independent :m
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +67,15 @@ def sample_gaussian(mean: Tensor, log_var: Tensor, n: int) -> Tensor:
     """Draw ``[n, *log_var.shape]`` around ``mean``, which broadcasts to that shape."""
     noise = torch.randn_like(log_var.new_empty(n, *log_var.shape))
     return torch.addcmul(mean, noise, (log_var / 2).exp())
+
+
+Made = TypeVar("Made", bound=nn.Module)
+
+
+def filled(layer: Made, weight: Tensor, bias: Tensor | None) -> Made:
+    """Give a layer its weights; on "meta" it is made without initial values that nobody would see."""
+    layer.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}), assign=True)
+    return layer
 
 
 def one_of(value: Any, options: Sequence[str], name: str) -> str:
@@ -331,14 +340,13 @@ class Multiplicative(BayesianLayer):
     r_mean: nn.Parameter | None
     r_log_var: nn.Parameter | None
 
-    def init_multiplier(
-        self, n_flows_q: int, n_flows_r: int | None, hidden: Sequence[int], auxiliary: str
-    ) -> None:
+    def init_multiplier(self, n_flows_q: int, n_flows_r: int, hidden: Sequence[int], auxiliary: str) -> None:
         """Add the parameters of q(z) and r(z|W): z starts at 1 with variance 0.1, and so does g."""
         if not isinstance(hidden, list | tuple):
             raise TypeError(f"hidden must be a list or tuple of sizes, got {hidden!r}")
         hidden = [positive_int(size, "every size in hidden") for size in hidden]
         positive_int(n_flows_q, "n_flows_q", least=0)
+        positive_int(n_flows_r, "n_flows_r", least=0)
         self.auxiliary = one_of(auxiliary, AUXILIARY, "auxiliary")
         dim = self.weight_mean.shape[self.z_axis]
 
@@ -348,16 +356,11 @@ class Multiplicative(BayesianLayer):
         self.q0_mean = nn.Parameter(torch.ones(dim))
         self.q0_log_var = nn.Parameter(torch.full((dim,), math.log(0.1)))
         if auxiliary == "published":
-            n_flows_r = positive_int(2 if n_flows_r is None else n_flows_r, "n_flows_r", least=0)
             self.r_c = nn.Parameter(torch.randn(dim))
             self.r_b1 = nn.Parameter(0.1 * torch.randn(dim))
             self.r_b2 = nn.Parameter(0.1 * torch.randn(dim))
             self.flow_q, self.flow_r = chain(n_flows_q), chain(n_flows_r)
             return
-        if n_flows_r is not None:
-            raise ValueError(
-                f"n_flows_r belongs to auxiliary='published', got {n_flows_r!r} with 'conjugate'"
-            )
         flow = n_flows_q > 0  # without one g is q(z) itself
         self.r_mean = nn.Parameter(self.q0_mean.detach().clone()) if flow else None
         self.r_log_var = nn.Parameter(self.q0_log_var.detach().clone()) if flow else None

@@ -13,6 +13,7 @@ from mnf_lite.layers.base import (
     MeanField,
     Multiplicative,
     add_noise,
+    filled,
     one_of,
     sample_gaussian,
     sqrt,
@@ -53,7 +54,7 @@ class _Conv(BayesianLayer):
         *,
         groups: int = 1,
         padding_mode: str = "zeros",
-        sampling: Sampling = "outputs",
+        sampling: Sampling = "weights",
         prior_std: float | Literal["learned"] = 1.0,
     ) -> None:
         axes = len(self.pixels)
@@ -85,15 +86,12 @@ class _Conv(BayesianLayer):
         return {name: getattr(self, name) for name in names}
 
     def layer_of(self, weight: Tensor | None, bias: Tensor | None) -> nn.Module:
-        # made on "meta", where initial values that nobody would see cost nothing
         sizes = self.in_channels, self.out_channels, self.kernel_size
         layer: nn.Module = self.twin(*sizes, **self.options(), bias=bias is not None, device="meta")
-        if weight is not None:
-            layer.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}), assign=True)
-        return layer
+        return layer if weight is None else filled(layer, weight, bias)
 
     def extra_repr(self) -> str:
-        how = f", sampling={self.sampling!r}" if self.sampling != "outputs" else ""
+        how = f", sampling={self.sampling!r}" if self.sampling != "weights" else ""
         return f"{self.layer_of(None, self.bias_mean).extra_repr()}{how}, {self.prior_repr()}"
 
     def edges(self) -> list[tuple[int, int]]:
@@ -246,11 +244,11 @@ class _MNFConv(Multiplicative, _Conv):
         groups: int = 1,
         padding_mode: str = "zeros",
         n_flows_q: int = 2,
-        n_flows_r: int | None = None,
+        n_flows_r: int = 2,
         hidden: Sequence[int] = (50,),
         prior_std: float | Literal["learned"] = 1.0,
-        auxiliary: Literal["published", "conjugate"] = "published",
-        sampling: Sampling = "outputs",
+        auxiliary: Literal["published", "conjugate"] = "conjugate",
+        sampling: Sampling = "weights",
     ) -> None:
         super().__init__(
             in_channels,
@@ -358,7 +356,7 @@ class MNFConv2d(_MNFConv):
         in_channels, out_channels, kernel_size, stride, padding, dilation, bias, groups, padding_mode: as in
             ``nn.Conv2d``; the bias is independent of z, which has ``out_channels`` entries.
         n_flows_q: number of flows that shape q(z).
-        n_flows_r: number of flows in the published r(z|W), None for 2; the conjugate one has none.
+        n_flows_r: number of flows in the published r(z|W); the conjugate one has none, whatever is said.
         hidden: hidden layers of the flows' networks.
         prior_std: standard deviation of the prior ``N(0, prior_std**2)``, or ``"learned"``.
         auxiliary: ``"published"`` or ``"conjugate"``, the kind of r(z|W).

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mnf_lite.layers.base import BayesianLayer, MeanField, Multiplicative, add_noise, sqrt
+from mnf_lite.layers.base import BayesianLayer, MeanField, Multiplicative, add_noise, filled, sqrt
 from mnf_lite.nets import positive_int
 
 
@@ -27,10 +27,8 @@ class _Linear(BayesianLayer):
         self.in_features, self.out_features = in_features, out_features
 
     def layer_of(self, weight: Tensor, bias: Tensor | None) -> nn.Linear:
-        # made on "meta", where initial values that nobody would see cost nothing
         layer = nn.Linear(self.in_features, self.out_features, bias is not None, device="meta")
-        layer.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}), assign=True)
-        return layer
+        return filled(layer, weight, bias)
 
     def sample_output(self, x_mean: Tensor, x: Tensor) -> Tensor:
         """Draw by local reparametrisation: mean ``x_mean @ mu.T + m``, variance ``x**2 @ var.T + v``."""
@@ -95,7 +93,7 @@ class MNFLinear(Multiplicative, _Linear):
         out_features: size of the last axis of the output.
         bias: whether to add a bias; it is independent of z.
         n_flows_q: number of flows that shape q(z).
-        n_flows_r: number of flows in the published r(z|W), None for 2; the conjugate one has none.
+        n_flows_r: number of flows in the published r(z|W); the conjugate one has none, whatever is said.
         hidden: hidden layers of the flows' networks.
         prior_std: standard deviation of the prior ``N(0, prior_std**2)``, or ``"learned"``.
         auxiliary: ``"published"`` or ``"conjugate"``, the kind of r(z|W).
@@ -129,10 +127,10 @@ class MNFLinear(Multiplicative, _Linear):
         bias: bool = True,
         *,
         n_flows_q: int = 2,
-        n_flows_r: int | None = None,
+        n_flows_r: int = 2,
         hidden: Sequence[int] = (50,),
         prior_std: float | Literal["learned"] = 1.0,
-        auxiliary: Literal["published", "conjugate"] = "published",
+        auxiliary: Literal["published", "conjugate"] = "conjugate",
     ) -> None:
         super().__init__(in_features, out_features, bias, prior_std=prior_std)
         self.init_multiplier(n_flows_q, n_flows_r, hidden, auxiliary)

@@ -55,7 +55,6 @@ MADE_WRONG = [
     (MNF, {"n_flows_q": -1}, ValueError, "n_flows_q must be an integer of at least 0, got -1"),
     (MNF, {"n_flows_q": None}, ValueError, "n_flows_q must be an integer of at least 0, got None"),
     (MNF, {"n_flows_r": 1.5}, ValueError, "n_flows_r must be an integer of at least 0, got 1.5"),
-    (MNF, {"n_flows_r": 2, "auxiliary": "conjugate"}, ValueError, "n_flows_r belongs to auxiliary='pub"),
     (MNF, {"auxiliary": "exact"}, ValueError, "auxiliary must be one of 'published', 'conjugate', got 'ex"),
     (MNF, {"auxiliary": None}, ValueError, "auxiliary must be one of 'published', 'conjugate', got None"),
     (MNF, {"hidden": 50}, TypeError, "hidden must be a list or tuple of sizes, got 50"),

@@ -240,7 +240,7 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
     "sampling": (lambda: models.MNFLeNet(sampling="pixels"), "sampling .*'pixels'"),
     "prior": (lambda: models.MeanFieldLeNet(prior_std="empirical"), "prior_std .*'empirical'"),
     "flow's width": (lambda: models.MNFLeNet(hidden=50), "hidden must be a list or tuple of sizes, got 50"),
-    "flows of r": (lambda: models.MNFMLP((1, 2), n_flows_r=2, auxiliary="conjugate"), "n_flows_r belongs to"),
+    "flows of r": (lambda: models.MNFMLP((1, 2), n_flows_r=-1), "n_flows_r .* at least 0, got -1"),
     "dropout": (lambda: models.DropoutLinear(3, 2, p=1), r"in \[0, 1\), got 1"),
     "dropout text": (lambda: models.DropoutLeNet(p="half"), r"in \[0, 1\), got 'half'"),
     "dropout input": (

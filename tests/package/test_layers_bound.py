@@ -14,6 +14,7 @@ DENSE = [(1, 1), (2, 1), (1, 2)]
 CONV = [(1, 1, 1), (1, 2, 1), (2, 1, 1), (1, 1, (1, 2))]
 TINY = [(layers.MNFLinear, args) for args in DENSE] + [(layers.MNFConv2d, args) for args in CONV]
 AUXILIARY = ("published", "conjugate")
+NO_FLOW = {"n_flows_q": 0, "n_flows_r": 0, "auxiliary": "published"}
 tiny = pytest.mark.parametrize(("kind", "args"), TINY)
 ALL = [
     (layers.MNFLinear, (4, 3)),
@@ -36,7 +37,7 @@ def test_every_draw_is_zero_where_posterior_and_prior_agree(kind, args, prior_st
 @pytest.mark.parametrize("prior_std", [1.0, 0.3])
 @pytest.mark.parametrize(("kind", "args"), ALL[:2])
 def test_every_draw_is_zero_where_the_flows_of_q_and_r_undo_each_other(kind, args, prior_std):
-    layer = stir(kind(*args, prior_std=prior_std))
+    layer = stir(kind(*args, prior_std=prior_std, auxiliary="published"))
     layer.flow_r = flows.Compose([Inverse(flow) for flow in reversed(list(layer.flow_q))])
     at_the_prior(layer)
     torch.manual_seed(0)
@@ -225,7 +226,7 @@ def test_a_limited_precision_of_the_weights_loosens_the_conjugate_bound_and_neve
     ("kind", "args"), [(layers.MNFLinear, (1, 1)), (layers.MNFLinear, (1, 2)), (layers.MNFConv2d, (2, 1, 1))]
 )
 def test_bound_exceeds_true_kl_by_the_mutual_information_where_r_ignores_the_weights(kind, args):
-    layer = stir(kind(*args, prior_std=0.8, hidden=(6,)))
+    layer = stir(kind(*args, prior_std=0.8, hidden=(6,), auxiliary="published"))
     layer.flow_r = flows.Compose([Inverse(flow) for flow in reversed(list(layer.flow_q))])
     set_(layer, q0_mean=0.0, q0_log_var=0.0, r_b1=0.0, r_b2=0.0)  # r(z|W) = q(z)
     with torch.no_grad():
@@ -237,7 +238,7 @@ def test_bound_exceeds_true_kl_by_the_mutual_information_where_r_ignores_the_wei
 
 @pytest.mark.parametrize(("out", "inp"), [(1, 4), (4, 1), (3, 2)])
 def test_mutual_information_of_a_gaussian_z_in_closed_form(out, inp):
-    layer = stir(layers.MNFLinear(inp, out, bias=False, n_flows_q=0, n_flows_r=0, prior_std=0.8))
+    layer = stir(layers.MNFLinear(inp, out, bias=False, **NO_FLOW, prior_std=0.8))
     set_(layer, q0_mean=0.0, q0_log_var=0.0, r_b1=0.0, r_b2=0.0)  # r(z|W) = q(z)
     with torch.no_grad():
         mu, var = layer.weight_mean, layer.weight_log_var.exp()
@@ -256,7 +257,7 @@ def test_mutual_information_of_a_gaussian_z_in_closed_form(out, inp):
 def test_bound_is_the_true_kl_where_r_is_the_exact_posterior_of_z(in_channels, kernel_size, gate):
     """With one output and no flow in q: q(z|W) is Gaussian, its mean linear in W."""
     layer = layers.MNFConv2d(
-        in_channels, 1, kernel_size, bias=False, n_flows_q=0, n_flows_r=int(gate is not None)
+        in_channels, 1, kernel_size, bias=False, **(NO_FLOW | {"n_flows_r": int(gate is not None)})
     )
     torch.manual_seed(0)
     set_(layer, weight_mean=torch.rand_like(layer.weight_mean) + 0.3)
@@ -295,7 +296,7 @@ def constant_gate(flow, gate: float, shift: Tensor) -> None:
 
 @pytest.mark.parametrize(("kind", "args"), [(layers.MNFLinear, (2, 3)), (layers.MNFConv2d, (2, 3, 2))])
 def test_r_that_cannot_know_more_is_exact_where_z_has_no_effect(kind, args):
-    layer = stir(kind(*args, n_flows_q=0, n_flows_r=0, prior_std=0.8))
+    layer = stir(kind(*args, **NO_FLOW, prior_std=0.8))
     set_(layer, weight_mean=0.0, q0_mean=0.0, q0_log_var=0.0, r_b1=0.0, r_b2=0.0)
     q = Normal(torch.zeros_like(layer.weight_mean), (layer.weight_log_var / 2).exp())
     true_kl = kl_divergence(q, Normal(0.0, 0.8)).sum()
@@ -314,8 +315,9 @@ def test_mean_field_kl_is_the_closed_form_of_torch_distributions(kind, args):
 
 
 @pytest.mark.parametrize("axis", [1, 2, 3])
-def test_order_of_a_convolutions_inputs_and_positions_is_indifferent_to_its_kl(axis):
-    layer = stir(layers.MNFConv2d(3, 2, (3, 4)))
+@pytest.mark.parametrize("auxiliary", AUXILIARY)
+def test_order_of_a_convolutions_inputs_and_positions_is_indifferent_to_its_kl(axis, auxiliary):
+    layer = stir(layers.MNFConv2d(3, 2, (3, 4), auxiliary=auxiliary))
     torch.manual_seed(1)
     before = layer.kl_samples(20)
     permute(layer, axis)
@@ -323,8 +325,9 @@ def test_order_of_a_convolutions_inputs_and_positions_is_indifferent_to_its_kl(a
     assert (layer.kl_samples(20) - before).abs().max() < 1e-10
 
 
-def test_order_of_a_dense_layers_outputs_is_indifferent_to_its_kl():
-    layer = stir(layers.MNFLinear(2, 3))
+@pytest.mark.parametrize("auxiliary", AUXILIARY)
+def test_order_of_a_dense_layers_outputs_is_indifferent_to_its_kl(auxiliary):
+    layer = stir(layers.MNFLinear(2, 3, auxiliary=auxiliary))
     torch.manual_seed(1)
     with torch.no_grad():
         before = layer.kl_samples(200_000)
@@ -337,8 +340,9 @@ def test_order_of_a_dense_layers_outputs_is_indifferent_to_its_kl():
 @pytest.mark.parametrize(
     ("kind", "args", "axis"), [(layers.MNFLinear, (3, 2), 1), (layers.MNFConv2d, (2, 3, 2), 0)]
 )
-def test_order_along_the_axis_that_z_scales_matters(kind, args, axis):
-    layer = stir(kind(*args))
+@pytest.mark.parametrize("auxiliary", AUXILIARY)
+def test_order_along_the_axis_that_z_scales_matters(kind, args, axis, auxiliary):
+    layer = stir(kind(*args, auxiliary=auxiliary))
     torch.manual_seed(1)
     before = layer.kl_samples(20)
     permute(layer, axis)
@@ -354,8 +358,9 @@ def permute(layer, axis):
 
 
 @pytest.mark.parametrize(("kind", "args"), ALL[:2])
-def test_kl_is_the_mean_of_independent_draws(kind, args):
-    layer = stir(kind(*args))
+@pytest.mark.parametrize("auxiliary", AUXILIARY)
+def test_kl_is_the_mean_of_independent_draws(kind, args, auxiliary):
+    layer = stir(kind(*args, auxiliary=auxiliary))
     torch.manual_seed(0)
     draws = layer.kl_samples(16)
     torch.manual_seed(0)
@@ -416,7 +421,7 @@ def test_log_q_of_sample_z_is_the_change_of_variables(kind, dim):
 
 
 def test_density_of_sample_z_integrates_to_one():
-    layer = stir(layers.MNFLinear(2, 1))
+    layer = stir(layers.MNFLinear(2, 1, auxiliary="published"))
     torch.manual_seed(0)
     with torch.no_grad():
         z, log_q = layer.sample_z(200_000)
@@ -426,7 +431,7 @@ def test_density_of_sample_z_integrates_to_one():
 
 @pytest.mark.parametrize(("kind", "args"), [(layers.MNFLinear, (3, 4)), (layers.MNFConv2d, (2, 4, 2))])
 def test_flows_are_deterministic_and_their_log_determinants_are_those_of_autograd(kind, args):
-    layer = stir(kind(*args))
+    layer = stir(kind(*args, auxiliary="published"))
     z = torch.randn(20, len(layer.q0_mean)).double()
     with torch.no_grad():
         for flow in (layer.flow_q, layer.flow_r):
@@ -440,7 +445,7 @@ def test_flows_are_deterministic_and_their_log_determinants_are_those_of_autogra
 
 
 def test_conditioners_of_the_flows_are_not_linear():
-    layer = stir(layers.MNFLinear(2, 1))
+    layer = stir(layers.MNFLinear(2, 1, auxiliary="published"))
     z = torch.tensor([0.3, -0.4]).double()
     for coupling in (*layer.flow_q, *layer.flow_r):
         curvature = torch.func.hessian(coupling.net)(z)  # [outputs, 2, 2]
@@ -448,9 +453,10 @@ def test_conditioners_of_the_flows_are_not_linear():
 
 
 @pytest.mark.parametrize(("kind", "args"), [(layers.MNFLinear, (3, 2)), (layers.MNFConv2d, (2, 3, 2))])
-def test_kl_alone_trains_to_zero_and_never_below(kind, args):
+@pytest.mark.parametrize("auxiliary", AUXILIARY)
+def test_kl_alone_trains_to_zero_and_never_below(kind, args, auxiliary):
     torch.manual_seed(0)
-    layer = stir(kind(*args, hidden=(5,), prior_std=0.7))
+    layer = stir(kind(*args, hidden=(5,), prior_std=0.7, auxiliary=auxiliary))
     assert layer.kl(100) > 1
     optimiser = torch.optim.Adam(layer.parameters(), lr=0.05)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 300)

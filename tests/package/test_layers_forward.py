@@ -90,7 +90,7 @@ def test_dense_mean_and_covariance_equal_an_integral_over_z():
 @pytest.mark.parametrize("kind", CONV)
 @torch.no_grad()
 def test_conv_outputs_have_mean_and_covariance_of_explicit_weights_in_each_pixel(kind, bias):
-    layer = stir(kind(2, 3, 2, stride=2, padding=1, bias=bias))
+    layer = stir(kind(2, 3, 2, stride=2, padding=1, bias=bias, sampling="outputs"))
     torch.manual_seed(0)
     n, image = 40_000, torch.randn(2, 3, 3).double()
     w, b = layer.sample_weights(n)
@@ -104,8 +104,10 @@ def test_conv_outputs_have_mean_and_covariance_of_explicit_weights_in_each_pixel
 
 
 @torch.no_grad()
-def test_conv_leaves_out_that_neighbouring_pixels_share_their_weights():
-    layer = set_(layers.MNFConv2d(1, 1, 3, bias=False), weight_mean=0.0, weight_log_var=0.0)
+def test_local_reparametrisation_leaves_out_that_neighbouring_pixels_share_their_weights():
+    layer = set_(
+        layers.MNFConv2d(1, 1, 3, bias=False, sampling="outputs"), weight_mean=0.0, weight_log_var=0.0
+    )
     torch.manual_seed(0)
     n, image = 20_000, torch.ones(1, 3, 4).double()  # a smooth image: two pixels out
     explicit = torch.cat([F.conv2d(image, w) for w in layer.sample_weights(n)[0]]).view(n, 2)
@@ -310,15 +312,24 @@ def test_members_have_the_shapes_of_the_contract(kind, args, bias):
     if bias:
         expected |= {"bias_mean": (2,), "bias_log_var": (2,)}
     if "MNF" in kind.__name__:
-        expected |= dict.fromkeys(("q0_mean", "q0_log_var", "r_c", "r_b1", "r_b2"), (d,))
+        published = kind(*args, bias=bias, auxiliary="published")
+        names = ("q0_mean", "q0_log_var", "r_c", "r_b1", "r_b2")
+        assert own_shapes(published) == expected | dict.fromkeys(names, (d,))
+        assert published.flow_q.dim == published.flow_r.dim == d
+        assert len(published.flow_q) == len(published.flow_r) == 2
+        expected |= dict.fromkeys(("q0_mean", "q0_log_var", "r_mean", "r_log_var"), (d,))
         assert isinstance(layer.flow_q, flows.Compose)
-        assert layer.flow_q.dim == layer.flow_r.dim == d
-        assert len(layer.flow_q) == len(layer.flow_r) == 2
-    own = {name: tuple(p.shape) for name, p in layer.named_parameters() if "." not in name}
-    assert own == expected
+        assert layer.flow_q.dim == d
+        assert len(layer.flow_q) == 2
+        assert not hasattr(layer, "flow_r")
+    assert own_shapes(layer) == expected
     if not bias:
         assert layer.bias_mean is None
         assert layer.sample_weights(2)[1] is None
+
+
+def own_shapes(layer):
+    return {name: tuple(p.shape) for name, p in layer.named_parameters() if "." not in name}
 
 
 @every_layer

@@ -59,7 +59,9 @@ def test_twin_takes_over_means_geometry_and_everything_else(posterior):
 
 
 def test_twin_passes_options_on():
-    twin = layers.bayesian(nn.Linear(3, 2), "mnf", n_flows_q=1, n_flows_r=3, hidden=(7,))
+    twin = layers.bayesian(
+        nn.Linear(3, 2), "mnf", n_flows_q=1, n_flows_r=3, hidden=(7,), auxiliary="published"
+    )
     assert isinstance(twin, layers.MNFLinear)
     assert len(twin.flow_q) == 1
     assert len(twin.flow_r) == 3

@@ -241,7 +241,7 @@ class TestObjective:
     def test_objective_of_untied_pixels_can_exceed_the_evidence_itself(self):
         """With a broad posterior: the mean of many independent pixels hardly varies, and costs one KL."""
         p = 64
-        layer = layers.MeanFieldConv2d(1, 1, 1, bias=False)
+        layer = layers.MeanFieldConv2d(1, 1, 1, bias=False, sampling="outputs")
         set_(layer, weight_mean=1.0, weight_log_var=0.0)
         torch.manual_seed(0)
         likelihood = MultivariateNormal(torch.zeros(3).double(), (1 + 0.09 * torch.eye(3)).double())

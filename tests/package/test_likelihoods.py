@@ -232,3 +232,8 @@ def test_augmentation_is_drawn_anew_in_every_epoch_and_a_loader_does_it_too():
         network = nn.Linear(1, 1)
         quick(network, dataset, likelihood=likelihoods.Gaussian(), epochs=3, batch_size=10)
         assert len(set(seen)) == len(seen) >= 60
+
+
+def test_what_does_not_classify_says_so():
+    with pytest.raises(TypeError, match="Gaussian does not classify"):
+        likelihoods.Gaussian().right(torch.zeros(2, 1), torch.zeros(2, 1))

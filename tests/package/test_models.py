@@ -17,7 +17,8 @@ def trainable(model: nn.Module) -> int:
 
 def test_parameter_counts_are_the_published_ones():
     assert trainable(models.LeNet()) == 258_582
-    assert trainable(models.MNFLeNet()) == 697_020
+    assert trainable(models.MNFLeNet(auxiliary="published")) == 697_020
+    assert trainable(models.MNFLeNet()) == 416_020  # no flow in r(z|W)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -230,3 +231,12 @@ def test_load_says_what_is_wrong_with_a_file(tmp_path):
     )
     with pytest.raises(ValueError, match="another model"):
         models.load(path)
+
+
+def test_mean_network_of_dropout_drops_nothing():
+    model = models.DropoutLeNet((4, 8, 16, 5), p=0.5)
+    mean = layers.mean_network(model)
+    x = torch.rand(3, 1, 28, 28)
+    assert not any(isinstance(m, models.DropoutLinear | models.DropoutConv2d) for m in mean.modules())
+    torch.testing.assert_close(mean(x), mean(x), rtol=0, atol=0)
+    torch.testing.assert_close(mean.dense[0].weight, model.dense[0].weight, rtol=0, atol=0)

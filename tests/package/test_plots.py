@@ -351,3 +351,17 @@ def test_palette_and_position_colours_stand_out_from_white():
 
     colours = [*plots.PALETTE, *map(to_hex, plots.POSITION(np.linspace(0, 1, 16)))]
     assert min(1.05 / (luminance(colour) + 0.05) for colour in colours) > 1.8
+
+
+def test_history_draws_the_parts_of_one_runs_kl_and_the_price_of_z_of_several():
+    run = History(loss=[2], nll=[1], kl=[8], kl_weights=[6], kl_bias=[1], log_q=[-3], log_r=[-4])
+    parts = plots.history(run).axes[-1]
+    assert parts.get_ylabel() == "parts of the KL (nats)"
+    assert [list(line.get_ydata()) for line in parts.lines] == [[6], [1], [-3], [4]]
+    plain = History(loss=[3], nll=[3], kl=[2], kl_weights=[2], kl_bias=[0], log_q=[0], log_r=[0])
+    price = plots.history({"MNF": run, "mean-field": plain, "again": run}).axes[-1]
+    assert price.get_ylabel() == "log q(z) − log r(z|W) (nats)"
+    assert [(line.get_label(), list(line.get_ydata())) for line in price.lines] == [
+        ("MNF", [1]),
+        ("again", [1]),
+    ]

@@ -26,7 +26,7 @@ def test_a_fresh_layer_has_log_variances_of_minus_nine_and_he_means(make):
 
 
 def test_a_fresh_multiplier_starts_near_one_and_its_guess_near_constant():
-    layer = layers.MNFLinear(4000, 2, hidden=(2,))
+    layer = layers.MNFLinear(4000, 2, hidden=(2,), auxiliary="published")
     assert (layer.q0_mean == 1).all()
     torch.testing.assert_close(layer.q0_log_var, torch.full((4000,), math.log(0.1)))
     assert layer.r_c.std().item() == pytest.approx(1, rel=0.1)

@@ -237,7 +237,7 @@ def test_any_map_style_data_set_trains_as_its_tensors_do():
 @pytest.mark.parametrize("kind", [models.LeNet, models.MNFLeNet, models.DropoutLeNet])
 def test_a_run_in_two_parts_ends_equal_to_the_bit(kind, tmp_path):
     whole, part = model(kind), model(kind)
-    options = {"validation": bars(20, seed=1), "kl_warmup_epochs": 2.5}
+    options = {"validation": bars(20, seed=1), "kl_warmup_epochs": 2.5, "decay": 0.0}
     expected = run(whole, epochs=4, **options)
     run(part, epochs=2, checkpoint=tmp_path / "c", **options)
     resumed = model(kind, seed=5)  # its weights come from the checkpoint
@@ -326,7 +326,7 @@ def test_a_killed_run_continues_and_ends_equal_to_the_bit(tmp_path):
         ({"dataset": bars(50)}, "data of 60 examples .* not of 50 examples"),
         ({"network": models.LeNet(SMALL)}, "another model"),
         ({"network": models.MNFLeNet((2, 3, 5, 2))}, "another model"),
-        ({"epochs": 1}, "holds 2 epochs already, more than the 1"),
+        ({"epochs": 1}, r"epochs 2, not 1 \(rates that decay belong .*: decay=0 lets a run go on\)"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused_and_kept(change, message, tmp_path):
@@ -339,6 +339,33 @@ def test_a_checkpoint_of_another_run_is_refused_and_kept(change, message, tmp_pa
         run(network, **options)
     assert same(state(network), weights)
     assert (tmp_path / "c").read_bytes() == before
+
+
+def test_a_checkpoint_of_more_epochs_is_refused_before_anything_is_loaded(tmp_path):
+    run(model(), decay=0.0, checkpoint=tmp_path / "c")
+    network = model(seed=3)
+    weights = state(network)
+    with pytest.raises(ValueError, match="holds 2 epochs already, more than the 1"):
+        run(network, epochs=1, decay=0.0, checkpoint=tmp_path / "c")
+    assert same(state(network), weights)
+
+
+def test_what_follows_an_epoch_sees_its_history_and_ends_the_run_by_raising(tmp_path):
+    seen = []
+
+    def stop(history):
+        seen.append(len(history.loss))
+        torch.rand(1)  # changes nothing: an epoch has random numbers of its own
+        if len(history.loss) == 2:
+            raise StopIteration
+
+    broken, whole = model(), model()
+    with pytest.raises(StopIteration):
+        run(broken, epochs=3, checkpoint=tmp_path / "c", after_epoch=stop)
+    run(broken, epochs=3, checkpoint=tmp_path / "c")
+    run(whole, epochs=3)
+    assert seen == [1, 2]
+    assert same(state(broken), state(whole))
 
 
 def test_a_folder_in_place_of_a_checkpoint_is_named(tmp_path):
@@ -363,7 +390,7 @@ def test_a_damaged_checkpoint_is_refused_in_one_sentence(tmp_path):
 def test_a_full_disk_leaves_the_old_checkpoint_intact(tmp_path):
     """A limit on the size of files stands for the full disk."""
     path = tmp_path / "c"
-    run(model(), checkpoint=path)
+    run(model(), decay=0.0, checkpoint=path)
     before = path.read_bytes()
     script = f"""
         import resource, sys
@@ -371,7 +398,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_intact(tmp_path):
         from tests.package.test_training import model, run
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
         try:
-            run(model(), epochs=3, checkpoint={str(path)!r})
+            run(model(), epochs=3, decay=0.0, checkpoint={str(path)!r})
         except OSError as error:
             print(error)
     """
@@ -408,10 +435,9 @@ def rates(monkeypatch, **options):
 
 
 def test_log_variances_have_a_rate_of_their_own(monkeypatch):
-    assert rates(monkeypatch, lr=1e-3, lr_log_var=2e-2) == [[1e-3, 2e-2]] * 8
-    network, plain = model(models.MeanFieldLeNet), model(models.MeanFieldLeNet)
+    assert rates(monkeypatch, lr=1e-3, lr_log_var=3e-2, decay=0.0) == [[1e-3, 3e-2]] * 8
+    network = model(models.MeanFieldLeNet)
     run(network, lr=1e-3, lr_log_var=1e-1, epochs=1)
-    run(plain, lr=1e-3, epochs=1)
     for name, parameter in network.named_parameters():
         moved = (parameter - model(models.MeanFieldLeNet).get_parameter(name)).abs().max()
         assert (moved > 0.02) == name.endswith("log_var"), name
@@ -429,12 +455,15 @@ def test_a_schedule_of_ones_own_gives_the_factor_on_all_rates(monkeypatch):
     assert [step[0] for step in seen] == pytest.approx([1e-3 * (1 - k / 8) for k in range(8)])
 
 
-def test_one_rate_named_twice_is_one_rate():
-    networks = [model(models.MeanFieldLeNet) for _ in range(2)]
-    run(networks[0], lr=1e-3)
-    run(networks[1], lr=1e-3, lr_log_var=1e-3)
-    for a, b in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
-        assert torch.allclose(a, b, atol=1e-6)
+def test_unless_named_the_rate_of_log_variances_is_twenty_times_that_of_all_else(monkeypatch):
+    assert rates(monkeypatch, lr=1e-3, decay=0.0) == [[1e-3, 2e-2]] * 8
+    assert rates(monkeypatch, lr=1e-3, decay=0.0, optimizer=torch.optim.SGD) == [[1e-3]] * 8
+
+
+def test_rates_fall_by_themselves_at_the_end_of_a_run(monkeypatch):
+    seen = rates(monkeypatch, lr=1e-3)
+    assert [step[0] for step in seen[:5]] == [1e-3] * 5  # 60 % of 8 steps
+    assert seen[7][0] < 0.4e-3
 
 
 @pytest.mark.parametrize(
@@ -535,9 +564,9 @@ class Jittered(Dataset):
 )
 def test_augmentation_and_shuffling_continue_equal_to_the_bit(make, tmp_path):
     whole, part = model(), model()
-    run(whole, make(), epochs=3)
-    run(part, make(), epochs=1, checkpoint=tmp_path / "c")
-    run(part, make(), epochs=3, checkpoint=tmp_path / "c")
+    run(whole, make(), epochs=3, decay=0.0)
+    run(part, make(), epochs=1, decay=0.0, checkpoint=tmp_path / "c")
+    run(part, make(), epochs=3, decay=0.0, checkpoint=tmp_path / "c")
     assert same(state(whole), state(part))
 
 
@@ -620,10 +649,11 @@ TRAIN = """
     for kind in (models.LeNet, models.MNFLeNet, models.MeanFieldLeNet, models.DropoutLeNet):
         network, Spy.calls = model(kind), 0
         checkpoint = {folder!r} + kind.__name__
-        history = run(network, bars(33), batch_size=16, validation=bars(20, seed=1), checkpoint=checkpoint)
+        options = dict(batch_size=16, validation=bars(20, seed=1), decay=0.0, checkpoint=checkpoint)
+        history = run(network, bars(33), **options)
         resumed = model(kind)  # by the same call, another epoch
         Spy.calls = 1
-        run(resumed, bars(33), batch_size=16, validation=bars(20, seed=1), checkpoint=checkpoint, epochs=3)
+        run(resumed, bars(33), **options, epochs=3)
         results[kind.__name__] |= {{
             "history": asdict(history),
             "weights": [p.double().sum().item() for p in network.parameters()],
