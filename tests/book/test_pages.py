@@ -618,14 +618,10 @@ def test_moved_slider_announces_its_picture_by_the_alternative_text(book: Path, 
     unfold(visit.page)
     figure = visit.page.locator(".widget-subarea", has=visit.page.locator(".widget-slider")).first
     status = figure.get_by_role("status")
-    for key in (
-        "ArrowRight",
-        "ArrowLeft",
-    ) * 5:  # on a busy machine the page may hear the first ones too early
+    # On a busy machine the page may hear the first presses too early; each starts its wait for rest anew.
+    for key in ("ArrowRight", "ArrowLeft") * 5:
         figure.locator(".noUi-handle").first.press(key)
-        visit.page.wait_for_timeout(
-            2000
-        )  # the page waits until the slider rests, and each press starts that anew
+        visit.page.wait_for_timeout(2000)
         if status.count() and status.inner_text():
             break
     expect(status).not_to_be_empty()
