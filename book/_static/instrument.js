@@ -2,12 +2,11 @@
 //
 // Read on: (1) what the file of data holds, (2) a LeNet, and a draw of all its weights from the MNF posterior, (3)
 // doubt in nats, (4) from the strokes of a pen to the 28 x 28 pixels that a network sees, (5) the page. Loaded with
-// `defer`, the script takes the place of the still picture in every <div class="instrument"> and loads the data beside
-// it, which experiments/instrument.py writes. It runs from a file, offline, and asks nothing of anyone.
+// `defer` it takes the place of the still picture in <div class="instrument"> and loads the data beside it, which
+// experiments/instrument.py writes. It runs from a file, and asks nothing of anyone.
 "use strict";
 (() => {
-  const SIDE = 28; // pixels of an image, and units of the field
-  const PEN = 1.1; // radius of the pen in units of the field
+  const SIDE = 28, PEN = 1.1; // pixels of an image, which are the units of the field, and the pen's radius in these
   const SLICE = 12; // milliseconds of work between two frames of the screen
 
   // 1. The file of data: shapes in words, and all numbers one after the other in one string of bytes.
@@ -21,7 +20,11 @@
       b = (b + a) % 65521;
     }
     if (b * 65536 + a !== data.adler32) throw new Error("its checksum is wrong");
-    const take = (n, size, value) => Float32Array.from({ length: n }, () => value((at += size) - size));
+    const take = (n, size, value) => {
+      const out = new Float32Array(n);
+      for (let i = 0; i < n; i++, at += size) out[i] = value(at);
+      return out;
+    };
     const byte = (i) => view.getUint8(i), float = (i) => view.getFloat32(i, true);
     const half = (i) => { // a bit of sign, 5 of exponent, 10 of fraction
       const h = view.getUint16(i, true), exponent = (h >> 10) & 31, fraction = (h & 1023) / 1024;
@@ -202,8 +205,8 @@
     <div class="turn"><svg viewBox="0 0 360 100" preserveAspectRatio="none" aria-hidden="true"><path class="now"/>
       <path class="by-within"/><path class="by-one"/><path class="by-entropy"/></svg>
       <input type="range" class="angle" min="0" max="360" value="0" aria-label="Turn the digit">
-      <p>Turn: <b class="degrees">0°</b>. Above: entropy of the answer of <b>LeNet</b> and of the mean of the <b>hundred</b>
-        where you have been; the dashed line is ln 10, the thin one what there is within single networks.</p>
+      <p>Turn: <b class="degrees">0°</b>. Above: entropy of the answer of <b>LeNet</b> and of the mean of the
+        <b>hundred</b> where you have been; the dashed line is ln 10, the thin one what there is within single networks.</p>
       <button class="play">Turn all the way</button><button class="renew">Draw a new hundred</button></div>
     <div class="said"></div><p class="heard" role="status"></p>`;
   const svgStroke = (stroke) => `<path d="M${stroke.map((point) => point.map((x) => x.toFixed(2))).join("L")}h0"/>`;
@@ -235,8 +238,8 @@
     if (first && !pixels && points.every(([x, y]) => Math.hypot(x - first[0], y - first[1]) < PEN))
       return `A dot is no digit, but every answer must be one.${scaled ? " Scaled to MNIST's box it is a disc." : ""}`;
     if (left) return "A stroke left the field: what lay outside was cut off.";
-    if (!points.flat().some((x) => x < PEN || x > SIDE - PEN)) return "";
-    return `It touches the edge${scaled && !pixels ? "; scaled, it stands inside" : ", where MNIST has no ink"}.`;
+    const edge = `It touches the edge${scaled && !pixels ? "; scaled, it stands inside" : ", where MNIST has no ink"}.`;
+    return points.flat().some((x) => x < PEN || x > SIDE - PEN) ? edge : "";
   }
 
   function instrument(root, source) {
@@ -315,8 +318,7 @@
       ask();
     }
     function play(on) {
-      playing = on;
-      part("play").textContent = on ? "Stop" : "Turn all the way";
+      part("play").textContent = (playing = on) ? "Stop" : "Turn all the way";
     }
     function take(pixels, label) {
       holder = null;
@@ -371,23 +373,21 @@
     for (const still of root.children) still.hidden = true;
     root.append(page);
     say("The networks are on their way.");
-    source.then((loaded) => {
+    function arrive(loaded) {
       [networks, hundred] = [loaded, posterior(loaded)];
       const { start, digits } = loaded, of = (c) => digits.filter(({ label }) => label === c);
       part("choose").innerHTML = DIGITS.map((c) => `<button aria-label="A handwritten ${c}; press again for another">
         <svg viewBox="0 0 28 28" aria-hidden="true">${svgPixels(of(c)[0].pixels)}</svg></button>`).join("");
-      [...part("choose").children].forEach((button, c) => {
-        let taken = 0;
+      [...part("choose").children].forEach((button, c, _, taken = 0) => {
         button.onclick = () => take(of(c)[taken++ % of(c).length].pixels, c);
       });
-      part("cloud").innerHTML = "<path/>".repeat(networks.draws);
-      if (drawing.strokes.length) return changed();
+      part("cloud").innerHTML = "<path/>".repeat(loaded.draws);
+      if (drawing.strokes.length) return ask();
+      Object.assign(drawing, digits[start.digit]);
       set(start.angle);
-      take(digits[start.digit].pixels, digits[start.digit].label);
-    }).catch((error) => {
-      console.warn(error);
-      say(`No network can answer: the file instrument-data.js is ${error.type ? "missing" : "damaged"}.`);
-    });
+    }
+    const fail = ({ type }) => say(`No network can answer: instrument-data.js is ${type ? "missing" : "damaged"}.`);
+    source.then((loaded) => requestAnimationFrame(() => arrive(loaded)), fail); // a frame later: reading takes time
   }
 
   const source = new Promise((resolve, reject) => {

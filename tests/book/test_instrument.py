@@ -526,7 +526,7 @@ def test_missing_or_damaged_data_is_spoken_of_and_nothing_freezes(
     page.goto((tmp_path / "index.html").as_uri())
     wanted = "missing" if damage == "missing" else "damaged"
     expect(page.locator(".said")).to_contain_text(
-        f"No network can answer: the file instrument-data.js is {wanted}"
+        f"No network can answer: instrument-data.js is {wanted}"
     )
     drag(page, *ONE)
     expect(page.locator(".strokes path")).to_have_count(1)
