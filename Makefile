@@ -11,13 +11,16 @@ PINS := $(shell cat requirements.txt pyproject.toml | cksum | tr ' ' -)
 READY := $(VENV)/ready-$(PINS)
 
 .DEFAULT_GOAL := help
-.PHONY: help book test processors lab execute experiments bench mutants lint clean
+.PHONY: help book pdf test processors lab execute experiments bench mutants lint clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' | awk -F'|' '{ printf "make %-12s %s\n", $$1, $$2 }'
 
 book: $(READY) ## build the book into _build/html (nothing is executed); ADDRESS=… adds the buttons that lead there
 	@$(BIN)/python -m tools.build_book $(ADDRESS)
+
+pdf: $(READY) ## build the book and print it as one PDF (needs Chromium)
+	@$(BIN)/python -m tools.pdf
 
 test: $(READY) ## run every test: the package, the chapters, the built pages
 	@$(BIN)/python -m pytest tests book -n 2 --dist loadscope --no-loadscope-reorder $(PYTEST)

@@ -61,6 +61,7 @@ INSTEAD: dict[str, tuple[list[str], str]] = {
 # What another test of the suite runs.
 ELSEWHERE = {
     "make book": ("tests/book/test_pages.py", "def book() -> Path:"),
+    "make pdf": ("tests/book/test_pdf.py", "pdf.make("),
     "make test": ("Makefile", "pytest tests book"),  # this very run
     "make processors": ("tests/book/test_processors.py", "processors.run("),
     "make execute": ("tests/book/test_pairs.py", "chapters.bring_up_to_date("),
@@ -99,7 +100,7 @@ def test_printed_command_runs(command: str, tmp_path: Path) -> None:
         assert words in (ROOT / path).read_text(encoding="utf-8")
         assert re.search(rf"^{target}: ", (ROOT / "Makefile").read_text(), re.M)
         options = dict(option.split("=") for option in command.split("#")[0].split()[2:])
-        assert set(options) <= {"CHAPTER", "SETTING", "TESTS", "PYTEST"}
+        assert set(options) <= {"ADDRESS", "CHAPTER", "SETTING", "TESTS", "PYTEST"}
         chapter = options.get("CHAPTER", "all")
         assert chapter in {"all", "…"} or "NN_name" in chapter or (ROOT / chapter).is_file()
         return

@@ -110,6 +110,7 @@ def test_bare_make_lists_every_command() -> None:
         *(
             "help",
             "book",
+            "pdf",
             "test",
             "processors",
             "lab",

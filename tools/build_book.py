@@ -16,6 +16,8 @@ import sys
 from hashlib import sha256
 from pathlib import Path
 
+from filelock import FileLock
+
 from tools import handout, page_assets
 
 ROOT = page_assets.ROOT
@@ -67,20 +69,22 @@ def build(address: str = "") -> Path:
     """
     if address and not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", address):
         sys.exit(f"make book: ADDRESS is that of a repository, https://github.com/OWNER/NAME, not {address}")
-    note = page_assets.fetch()
-    now = sources(address)
-    whole = STAMP.is_file() and (HTML / "index.html").is_file()
-    before = json.loads(STAMP.read_text()) if whole else {}
-    if before != now:
-        fresh = {**before, "pages": None} != {**now, "pages": None}
-        if fresh:
-            shutil.rmtree(BUILD, ignore_errors=True)
-        STAMP.unlink(missing_ok=True)
-        run_sphinx(address)
-        STAMP.write_text(json.dumps(now))
-    handout.bring_zip_up_to_date(HTML / handout.ZIP)
-    if note:
-        print(note)
+    page_assets.WORKSHOP.mkdir(exist_ok=True)
+    with FileLock(page_assets.WORKSHOP / "build.lock"):  # two workers of the tests may want the book at once
+        note = page_assets.fetch()
+        now = sources(address)
+        whole = STAMP.is_file() and (HTML / "index.html").is_file()
+        before = json.loads(STAMP.read_text()) if whole else {}
+        if before != now:
+            fresh = {**before, "pages": None} != {**now, "pages": None}
+            if fresh:
+                shutil.rmtree(BUILD, ignore_errors=True)
+            STAMP.unlink(missing_ok=True)
+            run_sphinx(address)
+            STAMP.write_text(json.dumps(now))
+        handout.bring_zip_up_to_date(HTML / handout.ZIP)
+        if note:
+            print(note)
     return HTML / "index.html"
 
 

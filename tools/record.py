@@ -1,4 +1,4 @@
-"""The instrument as it is seen in Chromium: a still for pages without scripts, a film for the README.
+"""The instrument as Chromium shows it: a still for pages without scripts, a film for the README.
 
     python -m tools.record
 
@@ -28,8 +28,8 @@ STILL, FILM = STATIC / "instrument.png", STATIC / "instrument.gif"
 COLOURS = 48
 
 # As the chapters have it, with a page around it that is no more than it needs.
-DOCUMENT = """<!doctype html>
-<html lang="en" data-theme="light"><meta charset="utf-8"><title>Instrument</title>
+DOCUMENT = """<!doctype html><html lang="en" data-theme="light"><meta charset="utf-8">
+<title>The instrument</title>
 <meta name="viewport" content="width=device-width">
 <style>
 body {{ background: #fff; font: 16px/1.5 sans-serif; margin: 1rem auto; max-width: 46rem; padding: 0 1rem }}
@@ -72,7 +72,8 @@ def networks() -> str:
 
 def main() -> None:
     """Record both."""
-    frames, angles = [], [*range(0, 181, 10)]
+    frames: list[Image.Image] = []
+    angles = [*range(0, 181, 10)]
     with TemporaryDirectory() as folder, chromium() as browser:
         page = browser.new_page(viewport={"width": 780, "height": 800})
         page.goto(write_page(Path(folder)).as_uri())
@@ -83,8 +84,11 @@ def main() -> None:
             wait_for_answer(page)
             shot = page.locator(".instrument .page").screenshot()
             frames.append(Image.open(BytesIO(shot)).convert("RGB"))
-    height = min(frame.height for frame in frames)
-    frames = [frame.crop((0, 0, frame.width, height)).quantize(COLOURS, dither=0) for frame in frames]
+    size = frames[0].width, max(frame.height for frame in frames)
+    for k, frame in enumerate(frames):
+        paper = Image.new("RGB", size, "white")
+        paper.paste(frame)
+        frames[k] = paper.quantize(COLOURS, dither=Image.Dither.NONE)
     about = PngInfo()
     about.add_text("Comment", networks())
     frames[angles.index(begins)].save(STILL, optimize=True, pnginfo=about)

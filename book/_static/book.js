@@ -168,3 +168,69 @@ function offerEnlarging() {
     });
   }
 }
+
+// Search: a chapter with the word in its title comes first, then a section, where the page is opened. What was sought is
+// handed on in the address, which works from a file too, and marked on the page.
+function searchBetter() {
+  const ask = Search._performSearch;
+  const chapter = /^book\/(flows|mnf|experiments)\//;
+  Search._performSearch = (query, ...rest) => {
+    const results = ask(query, ...rest);
+    const word = query.toLowerCase().trim();
+    const names = (title) => title.toLowerCase().includes(word);
+    const { docnames, filenames, titles, alltitles } = Search._index;
+    for (const result of results) {
+      const [document, title, anchor] = result;
+      if (chapter.test(document) && names(title)) result[4] += anchor ? 20 : 50;
+    }
+    const known = new Set(results.map(([document, , anchor]) => document + (anchor ?? "")));
+    for (const [title, places] of Object.entries(alltitles)) {
+      if (/^(Solution to| \()/.test(title)) continue; // exercises, named in brackets
+      for (const [at, id] of names(title) ? places : []) {
+        if (!id || known.has(`${docnames[at]}#${id}`)) continue;
+        const score = chapter.test(docnames[at]) ? 30 : 10;
+        results.push([docnames[at], `${titles[at]} > ${title}`, `#${id}`, null, score, filenames[at]]);
+      }
+    }
+    return results.sort((a, b) => a[4] - b[4]); // the last one is shown first
+  };
+  document.getElementById("search-results").addEventListener(
+    "click",
+    ({ target }) => {
+      const link = target.closest("a");
+      const words = localStorage.getItem("sphinx_highlight_terms");
+      if (!link || !words) return;
+      localStorage.removeItem("sphinx_highlight_terms");
+      const address = new URL(link.href);
+      address.searchParams.set("found", words);
+      link.href = address;
+    },
+    true,
+  );
+}
+
+function markFound(words) {
+  const article = document.querySelector("article");
+  const pattern = words.split(/\s+/).filter(Boolean).map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("|");
+  if (!article || !pattern) return;
+  const walker = document.createTreeWalker(article, NodeFilter.SHOW_TEXT);
+  const texts = [];
+  while (walker.nextNode()) {
+    if (!walker.currentNode.parentElement.closest("script, style, svg, .math, .widget-subarea")) texts.push(walker.currentNode);
+  }
+  for (const text of texts) {
+    for (const found of [...text.data.matchAll(new RegExp(pattern, "gi"))].reverse()) {
+      const range = document.createRange();
+      range.setStart(text, found.index);
+      range.setEnd(text, found.index + found[0].length);
+      range.surroundContents(Object.assign(document.createElement("mark"), { className: "highlighted" }));
+    }
+  }
+  if (!location.hash) article.querySelector("mark.highlighted")?.scrollIntoView({ block: "center" });
+}
+
+document.addEventListener("DOMContentLoaded", () => {
+  if (document.getElementById("search-results") && typeof Search !== "undefined") searchBetter();
+  const words = new URLSearchParams(location.search).get("found");
+  if (words) markFound(words);
+});

@@ -202,7 +202,7 @@
     <div class="turn"><svg viewBox="0 0 360 100" preserveAspectRatio="none" aria-hidden="true"><path class="now"/>
       <path class="by-within"/><path class="by-one"/><path class="by-entropy"/></svg>
       <input type="range" class="angle" min="0" max="360" value="0" aria-label="Turn the digit">
-      <p>Turn: <output>0°</output>. Above: entropy of the answer of <b>LeNet</b> and of the average of the <b>hundred</b>
+      <p>Turn: <b class="degrees">0°</b>. Above: entropy of the answer of <b>LeNet</b> and of the mean of the <b>hundred</b>
         where you have been; the dashed line is ln 10, the thin one what there is within single networks.</p>
       <button class="play">Turn all the way</button><button class="renew">Draw a new hundred</button></div>
     <div class="said"></div><p class="heard" role="status"></p>`;
@@ -236,7 +236,7 @@
       return `A dot is no digit, but every answer must be one.${scaled ? " Scaled to MNIST's box it is a disc." : ""}`;
     if (left) return "A stroke left the field: what lay outside was cut off.";
     if (!points.flat().some((x) => x < PEN || x > SIDE - PEN)) return "";
-    return `The drawing touches the edge${scaled && !pixels ? "; scaled, it stands inside" : ", where MNIST has no ink"}.`;
+    return `It touches the edge${scaled && !pixels ? "; scaled, it stands inside" : ", where MNIST has no ink"}.`;
   }
 
   function instrument(root, source) {
@@ -311,7 +311,7 @@
     function set(degrees) {
       part("angle").value = angle = degrees;
       part("angle").setAttribute("aria-valuetext", `${angle} degrees`);
-      page.querySelector("output").textContent = `${angle}°`;
+      part("degrees").textContent = `${angle}°`;
       ask();
     }
     function play(on) {
@@ -373,7 +373,7 @@
     say("The networks are on their way.");
     source.then((loaded) => {
       [networks, hundred] = [loaded, posterior(loaded)];
-      const of = (c) => networks.digits.filter(({ label }) => label === c);
+      const { start, digits } = loaded, of = (c) => digits.filter(({ label }) => label === c);
       part("choose").innerHTML = DIGITS.map((c) => `<button aria-label="A handwritten ${c}; press again for another">
         <svg viewBox="0 0 28 28" aria-hidden="true">${svgPixels(of(c)[0].pixels)}</svg></button>`).join("");
       [...part("choose").children].forEach((button, c) => {
@@ -382,20 +382,19 @@
       });
       part("cloud").innerHTML = "<path/>".repeat(networks.draws);
       if (drawing.strokes.length) return changed();
-      set(networks.start.angle);
-      take(networks.digits[networks.start.digit].pixels, networks.digits[networks.start.digit].label);
+      set(start.angle);
+      take(digits[start.digit].pixels, digits[start.digit].label);
     }).catch((error) => {
       console.warn(error);
       say(`No network can answer: the file instrument-data.js is ${error.type ? "missing" : "damaged"}.`);
     });
   }
 
-  const script = document.createElement("script");
   const source = new Promise((resolve, reject) => {
+    const script = document.head.appendChild(document.createElement("script"));
     script.onload = () => resolve(window.INSTRUMENT_DATA);
     script.onerror = reject; // with an event, where reading a damaged file throws an error
+    script.src = new URL("instrument-data.js", document.currentScript.src);
   }).then(read);
-  script.src = new URL("instrument-data.js", document.currentScript.src);
-  document.head.append(script);
   for (const root of document.querySelectorAll(".instrument")) instrument(root, source);
 })();

@@ -62,11 +62,11 @@ const liveCoupling = (() => {
 
   // The same chain with s and t read off tables, fast enough for a picture of the density at every move.
   function tabulated(chain) {
-    const us = Live.range(-8, 8, 1600);
+    const us = Live.range(-8, 8, 800);
     const look = (h) => {
       const table = us.map(h);
       return (u) => {
-        const at = Live.clamp((u + 8) * 100, 0, 1599.999), i = Math.floor(at);
+        const at = Live.clamp((u + 8) * 50, 0, 799.999), i = Math.floor(at);
         return table[i] + (at - i) * (table[i + 1] - table[i]);
       };
     };
@@ -86,16 +86,16 @@ const liveCoupling = (() => {
   function draw(stage) {
     if (typeof liveCouplingData === "undefined") throw new Error("its weights did not load");
     const chain = couplings(liveCouplingData), quick = tabulated(chain), K = chain.length;
-    const REACH = 2.8, start = () => [-0.2, -1.5];
+    const REACH = 2.8, LOW = -2.4, HIGH = 3.2, start = () => [-0.2, -1.5];
     let z = start(), n = K, playing = null;
 
     const square = (low, high) => ({ x: [low, high], y: [low, high], xTicks: [-2, 0, 2], yTicks: [-2, 0, 2] });
     const left = new Live.Panel(stage, { ...square(-REACH, REACH), xLabel: "z_1", yLabel: "z_2", title: "noise z" });
-    const right = new Live.Panel(stage, { ...square(-2.4, 3.2), xLabel: "x_1", yLabel: "x_2" });
-    const panels = [left, right], CELLS = 90;
+    const right = new Live.Panel(stage, { ...square(LOW, HIGH), xLabel: "x_1", yLabel: "x_2" });
+    const panels = [left, right], CELLS = 72;
     const canvas = Object.assign(document.createElement("canvas"), { width: CELLS, height: CELLS });
     const heats = panels.map((panel) => panel.draw("heat", "image", { preserveAspectRatio: "none" }));
-    const lines = Live.range(-2.5, 2.5, 10), along = Live.range(-2.5, 2.5, 60);
+    const lines = Live.range(-2.5, 2.5, 10), along = Live.range(-2.5, 2.5, 50);
     const mesh = lines.flatMap((c) => [along.map((u) => [c, u]), along.map((u) => [u, c])]);
     const grids = panels.map((panel) => panel.draw("faint"));
     const sample = noise(400);
@@ -119,11 +119,11 @@ const liveCoupling = (() => {
       words: () => `z = ${point(z)}`,
     });
     Live.handle(stage, {
-      label: "its image x", kind: "green", least: -REACH, most: REACH,
-      at: () => { const [u, v] = image(); return [right.X(u), right.Y(v)]; },
+      label: "its image x", kind: "green", least: LOW, most: HIGH,
+      at: () => { const [u, v] = image().map((x) => Live.clamp(x, LOW, HIGH)); return [right.X(u), right.Y(v)]; },
       move: (X, Y) => pull([right.x(X), right.y(Y)]),
       nudge: (across, up) => { const [u, v] = image(); pull([u + 0.05 * across, v + 0.05 * up]); },
-      value: () => image()[1],
+      value: () => Live.clamp(image()[1], LOW, HIGH),
       words: () => `x = ${point(image())}`,
     });
     Live.dial(stage, {

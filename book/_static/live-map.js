@@ -4,7 +4,7 @@ const liveMap = (() => {
   "use strict";
   const DECILES = [-1.28155, -0.84162, -0.5244, -0.25335, 0, 0.25335, 0.5244, 0.84162, 1.28155];
   const LEAST = 0.05, MOST = 4; // of the slope: a flatter map has no inverse, a steeper one leaves the panel
-  const HIGHEST = 0.7; // of the density in its panel
+  const HIGHEST = 0.7, REACH = 5.2; // of the panels: the density and, up and down, x
 
   // The map of the chapter with a bend of strength a at every place c: f(z) = z + sum a tanh(2 (z - c)).
   function f(z, bends) {
@@ -28,7 +28,7 @@ const liveMap = (() => {
 
   // The area under p_X along x, by trapezoids, and how many hills it has.
   function measure(bends) {
-    const z = Live.range(-6, 6, 2400);
+    const z = Live.range(-6, 6, 1200);
     const x = z.map((z) => f(z, bends)), p = z.map((z) => pX(z, bends));
     let area = 0, hills = 0;
     for (let i = 1; i < z.length; i++) {
@@ -59,13 +59,13 @@ const liveMap = (() => {
     let bends = start(), z = 0.5;
 
     const map = new Live.Panel(stage, {
-      x: [-3.2, 3.2], y: [-4.6, 4.6], xTicks: [], yTicks: [], title: "the map x = f(z)",
+      x: [-3.2, 3.2], y: [-REACH, REACH], xTicks: [], yTicks: [], title: "the map x = f(z)",
     });
     const base = new Live.Panel(stage, {
       x: [-3.2, 3.2], y: [0, 0.45], xTicks: [-2, 0, 2], yTicks: [0, 0.2, 0.4], xLabel: "z", yLabel: "p_Z(z)",
     });
     const result = new Live.Panel(stage, {
-      x: [HIGHEST, 0], y: [-4.6, 4.6], xTicks: [0.6, 0.3], yTicks: [-4, -2, 0, 2, 4],
+      x: [HIGHEST, 0], y: [-REACH, REACH], xTicks: [0.6, 0.3], yTicks: [-4, -2, 0, 2, 4],
       xLabel: "p_X(x)", yLabel: "x", title: "the result",
     });
     const colour = (k) => ["blue", "orange"][k % 2];
@@ -77,7 +77,7 @@ const liveMap = (() => {
 
     // Pixels from the middle of a bend to the end of its arm, along the slope there.
     function arm({ c }) {
-      const d = slope(c, bends), right = map.width / 6.4, up = (d * map.height) / 9.2;
+      const right = map.X(1) - map.X(0), up = map.Y(0) - map.Y(slope(c, bends));
       const scale = Live.clamp(map.width / 5, 46, 56) / Math.hypot(right, up);
       return [right * scale, up * scale];
     }
@@ -103,8 +103,8 @@ const liveMap = (() => {
         label: `slope in the ${name}`, kind: "green open", least: LEAST, most: MOST,
         at: () => { const [X, Y] = centre(bends[k]), [right, up] = arm(bends[k]); return [X + right, Y - up]; },
         move: (X, Y) => {
-          const [X_0, Y_0] = centre(bends[k]);
-          steepen(k, ((Y_0 - Y) / map.height) * 9.2 / ((Math.max(X - X_0, 1) / map.width) * 6.4));
+          const { c } = bends[k];
+          steepen(k, (map.y(Y) - f(c, bends)) / Math.max(map.x(X) - c, 0.01));
         },
         nudge: (right, up) => steepen(k, slope(bends[k].c, bends) + 0.1 * (right + up)),
         value: () => slope(bends[k].c, bends),
@@ -151,8 +151,8 @@ const liveMap = (() => {
       },
       words() {
         const { area, hills } = measure(bends), x = f(z, bends), d = slope(z, bends), n = Live.number;
-        return `z = ${n(z)} goes to x = ${n(x)}. The slope there is ${n(d)}: an interval becomes ${n(d)} times as wide, and `
-          + `the density is ${n(pZ(z), 3)} / ${n(d)} = ${n(pX(z, bends), 3)}. The result has `
+        return `z = ${n(z)} goes to x = ${n(x)}. The slope there is ${n(d)}: an interval becomes ${n(d)} times `
+          + `as wide, and the density is ${n(pZ(z), 3)} / ${n(d)} = ${n(pX(z, bends), 3)}. The result has `
           + `${hills} hill${hills === 1 ? "" : "s"} and the area ${n(area, 3)}.`;
       },
     };

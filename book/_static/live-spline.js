@@ -64,7 +64,7 @@ const liveSpline = (() => {
 
     // Pixels from a knot to the end of its arm.
     function arm(k) {
-      const right = map.width, up = knots.d[k] * map.height, scale = 46 / Math.hypot(right, up);
+      const right = map.X(1) - map.X(0), up = map.Y(0) - map.Y(knots.d[k]), scale = 46 / Math.hypot(right, up);
       return [right * scale, up * scale];
     }
 
@@ -93,10 +93,7 @@ const liveSpline = (() => {
       Live.handle(stage, {
         label: `slope at knot ${k}`, kind: "green open", least: FLATTEST, most: STEEPEST,
         at: () => { const [X, Y] = spot(), [right, up] = arm(k); return [X + right, Y - up]; },
-        move: (X, Y) => {
-          const [X_0, Y_0] = spot();
-          tilt(k, (Y_0 - Y) / map.height / (Math.max(X - X_0, 1) / map.width));
-        },
+        move: (X, Y) => tilt(k, (map.y(Y) - knots.ys[k]) / Math.max(map.x(X) - knots.xs[k], 0.01)),
         nudge: (right, up) => tilt(k, knots.d[k] * 1.1 ** (right + up)),
         value: () => knots.d[k],
         words: () => `slope ${Live.number(knots.d[k])}`,

@@ -609,7 +609,8 @@ def test_all_of_it_fits_and_can_be_read(
           const part = document.querySelector(name), style = getComputedStyle(part);
           let paper = part;
           while (getComputedStyle(paper).backgroundColor === 'rgba(0, 0, 0, 0)') paper = paper.parentElement;
-          return [name, part.matches('text') ? style.fill : style.color, getComputedStyle(paper).backgroundColor];
+          const ink = part.matches('text') ? style.fill : style.color;
+          return [name, ink, getComputedStyle(paper).backgroundColor];
         })""",
         [".said p", "figcaption", ".one b", ".hundred b", ".turn p", "button.undo", "text.digit"],
     )

@@ -180,7 +180,7 @@ def test_tables_of_the_picture_are_close_to_the_networks() -> None:
         chain.map((layer, k) => Math.abs(layer[h](u) - quick[k][h](u))));
       return Math.max(...apart("s"), ...apart("t"));
     })()"""
-    assert in_node("live-coupling", answer, None) < 0.02
+    assert in_node("live-coupling", answer, None) < 0.05
 
 
 # How they answer: on a page that holds nothing but the figure, which stands in a moment
