@@ -28,7 +28,7 @@ const liveMap = (() => {
 
   // The area under p_X along x, by trapezoids, and how many hills it has.
   function measure(bends) {
-    const z = Live.range(-6, 6, 1200);
+    const z = Live.range(-6, 6, 2400);
     const x = z.map((z) => f(z, bends)), p = z.map((z) => pX(z, bends));
     let area = 0, hills = 0;
     for (let i = 1; i < z.length; i++) {
