@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -94,7 +95,7 @@ def test_printed_command_runs(command: str, tmp_path: Path) -> None:
     if command in INSTEAD:
         argv = [part.format(folder=tmp_path) for part in INSTEAD[command][0]]
     elif " -m pytest " in command:  # what it names is run by this very run
-        argv = [*COLLECT, *command.split(" -m pytest ")[1].split()]
+        argv = [*COLLECT, *shlex.split(command.split(" -m pytest ")[1])]
     elif (said := " ".join(command.split()[:2])) in ELSEWHERE:
         path, words = ELSEWHERE[said]
         assert words in (ROOT / path).read_text(encoding="utf-8")

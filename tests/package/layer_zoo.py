@@ -1,5 +1,6 @@
 """What the tests of the layers share: parameters that hide nothing, and integrals done on grids."""
 
+import inspect
 import math
 from collections.abc import Callable
 
@@ -10,6 +11,13 @@ from torch.func import jacrev, vmap
 from mnf_lite import flows, layers
 
 Layer = layers.MNFLinear | layers.MNFConv2d | layers.MeanFieldLinear | layers.MeanFieldConv2d
+
+
+def every_kind() -> list[type[layers.BayesianLayer]]:
+    """All layers that the package offers, so that a new one needs no line in the tests that hold for all."""
+    offered = [getattr(layers, name) for name in layers.__all__]
+    kinds = [kind for kind in offered if inspect.isclass(kind) and issubclass(kind, layers.BayesianLayer)]
+    return [kind for kind in kinds if not inspect.isabstract(kind)]
 
 
 def stir(layer: Layer, seed: int = 0) -> Layer:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from inspect import isclass, signature
 
 import numpy as np
 import pytest
@@ -13,9 +14,18 @@ from mnf_lite import flows
 from mnf_lite.flows import Compose, NormalizingFlow
 from mnf_lite.nets import MADE, MLP, MaskedLinear, StackedMLP
 
-PLAIN = ["AffineConstant", "ActNorm", "Planar", "Radial", "InvertibleLinear", "Sigmoid", "Exp"]
-SPLINES = ["SplineCoupling", "SplineAutoregressive"]
-NETWORKS = ["AdditiveCoupling", "AffineCoupling", "GatedCoupling", "MAF", "IAF", *SPLINES]
+# a new flow is found here by itself
+OFFERED = {
+    name: signature(kind).parameters
+    for name in flows.__all__
+    if isclass(kind := getattr(flows, name)) and issubclass(kind, flows.Flow)
+}
+OFFERED = {
+    name: found for name, found in OFFERED.items() if next(iter(found), "") == "dim" and name != "Flow"
+}
+NETWORKS = [name for name, found in OFFERED.items() if "hidden" in found]
+PLAIN = [name for name in OFFERED if name not in NETWORKS]
+SPLINES = [name for name, found in OFFERED.items() if "bins" in found]
 
 Case = tuple[str, Callable[[], object], str]  # the class, what is tried, and what the message must say
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from mnf_lite import layers
+from tests.package.layer_zoo import every_kind
 
 ONES = torch.ones
 LINEAR = ("MNFLinear", "MeanFieldLinear")
@@ -14,9 +15,12 @@ CONV = ("MNFConv2d", "MeanFieldConv2d")
 LINE = ("MNFConv1d", "MeanFieldConv1d")
 BLOCK = ("MNFConv3d", "MeanFieldConv3d")
 BACK = ("MNFConvTranspose2d", "MeanFieldConvTranspose2d")
-MNF = ("MNFLinear", "MNFConv1d", "MNFConv2d", "MNFConv3d", "MNFConvTranspose2d")
-ARGS = dict.fromkeys(LINEAR, (3, 2)) | dict.fromkeys((*CONV, *LINE, *BLOCK, *BACK), (3, 2, 2))
-EVERY = tuple(ARGS)
+# a new layer is found here by itself
+EVERY = tuple(kind.__name__ for kind in every_kind())
+MNF = tuple(name for name in EVERY if name.startswith("MNF"))
+AXES = {kind.__name__: len(getattr(kind, "pixels", ())) for kind in every_kind()}
+ARGS = {name: (3, 2, 2) if axes else (3, 2) for name, axes in AXES.items()}
+GOOD = {name: (4, 3, *[5] * axes) for name, axes in AXES.items()}  # shape of an input that fits
 FUNCTIONS = ("bayesian", "kl_divergence", "kl_parts", "mean_network", "plain", "summary", "update_priors")
 
 # names, options of the constructor, error, words of it
@@ -62,8 +66,6 @@ MADE_WRONG = [
     (MNF, {"hidden": (0,)}, ValueError, "every size in hidden must be an integer of at least 1, got 0"),
     (MNF, {"hidden": (5.0,)}, ValueError, "every size in hidden must be an integer of at least 1, got 5.0"),
 ]
-GOOD = dict.fromkeys(LINEAR, (4, 3)) | dict.fromkeys((*CONV, *BACK), (4, 3, 5, 5))
-GOOD |= dict.fromkeys(LINE, (4, 3, 5)) | dict.fromkeys(BLOCK, (4, 3, 5, 5, 5))
 
 # names, input from one that fits, error, words of it
 FED_WRONG = [

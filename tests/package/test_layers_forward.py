@@ -18,9 +18,6 @@ CONV = [layers.MNFConv2d, layers.MeanFieldConv2d]
 MNF = [(layers.MNFLinear, (3, 2)), (layers.MNFConv2d, (2, 3, 2))]
 ALL = [(kind, (3, 2)) for kind in DENSE] + [(kind, (3, 2, 3)) for kind in CONV]
 every_layer = pytest.mark.parametrize(("kind", "args"), ALL)
-OTHERS = [layers.MNFConv1d, layers.MeanFieldConv1d, layers.MNFConv3d, layers.MeanFieldConv3d]
-OTHERS += [layers.MNFConvTranspose2d, layers.MeanFieldConvTranspose2d]
-WAYS = ["outputs", "explicit", "flipped", "shared"]
 
 
 class Conjugate(layers.MNFLinear):
