@@ -28,6 +28,8 @@ SCRIPTS = (
     "convolution",
     "regression",
     "names",
+    "hmc",
+    "truth",
     "kl_weight",
     "training_size",
     "rotation",

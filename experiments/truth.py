@@ -2,29 +2,30 @@
 
 On each problem of ``experiments.problems`` every method has the same network, prior and likelihood, and is
 trained until its bound has stopped falling; then its predictions are compared with those of the draws that
-``experiments.hmc`` has stored. All seeds of a method are trained side by side as one vectorised model, each
-exactly as it would be alone, and so are the three regressions. Between the two halves of the reference's
-chains the same scores say how much of a distance is noise.
+``experiments.hmc`` has stored. All seeds of a method are trained side by side, and so are the three
+regressions, by ``experiments.truth_bounds``. Between the two halves of the reference's chains the same scores
+say how much of a distance is noise.
 
-The result goes to ``book/results/truth.json``; an interrupted run goes on where it stopped.
+It needs the extra ``reference``. The result goes to ``book/results/truth.json``; an interrupted run goes on
+where it stopped.
 """
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
 from experiments import hmc
 from experiments.problems import NOISE_PRIOR_STD, Problem, problem
 from experiments.results import parser, read, write
 from mnf_lite import metrics
-from mnf_lite.layers import MeanFieldLinear, MNFLinear, kl_divergence
+from mnf_lite.layers import BayesianLayer, MeanFieldLinear, MNFLinear
 from mnf_lite.models import DropoutLinear
 
 Record = dict[str, Any]
@@ -43,21 +44,21 @@ LAYERS: dict[str, Any] = {
 }
 METHODS = (*list(LAYERS)[:-1], "ensemble", "last-layer Laplace")
 SEEDS, MEMBERS, DROPOUT = 5, 5, 0.1
-LR_LOG_VAR, DECAY, LAST_RATE = 2e-2, 0.4, 0.02
-REGRESSION: Record = {"steps": 4000, "rows": 100, "lr": 1e-2}
-SCHEDULES: Record = {"moons": {"steps": 3000, "rows": 200, "lr": 1e-2}}
-SCHEDULES |= {"digits": {"steps": 2000, "rows": 250, "lr": 5e-3}}
+LR_LOG_VAR, DECAY, LAST_RATE = 5e-2, 0.4, 0.02
+REGRESSION: Record = {"steps": 2500, "rows": 100, "lr": 2e-2}
+SCHEDULES: Record = {"moons": {"steps": 2000, "rows": 100, "lr": 2e-2}}
+SCHEDULES |= {"digits": {"steps": 1500, "rows": 250, "lr": 1e-2}}
 SCHEDULES |= dict.fromkeys(GROUPS[0], REGRESSION)
-SAMPLES = {"digits": 500}  # of a method; of the other problems as many as the reference has
-CURVE, CELLS = 50, 200  # points of the curve of training; cells of the axis on which densities are compared
+SAMPLES = {"digits": 400}  # draws of a method; 1,000 on the other problems
+CURVE, CELLS = 50, 100  # points of the curve of training; cells of the axis on which densities are compared
 SETTINGS: Record = {"seeds": SEEDS, "members": MEMBERS, "dropout": DROPOUT, "lr_log_var": LR_LOG_VAR}
 SETTINGS |= {"decay": DECAY, "schedules": SCHEDULES, "samples": SAMPLES, "cells": CELLS}
-SETTINGS |= {"methods": METHODS, "reference": hmc.SETTINGS}
+SETTINGS |= {"reference": hmc.SETTINGS}
 MINUTES = 30
 
 
 class Network(nn.Module):
-    """One network of a problem by one method; called with a batch it gives its negative bound, per example.
+    """One network of a problem by one method, made of the package's layers.
 
     Args:
         case: the problem.
@@ -69,39 +70,15 @@ class Network(nn.Module):
         inputs, hidden, outputs = case.sizes
         make = LAYERS[method]
         self.first = make(inputs, hidden)
-        self.second = (
-            DropoutLinear(hidden, outputs, p=DROPOUT) if method == "MC-dropout" else make(hidden, outputs)
-        )
-        self.examples, self.classifies = len(case.x), case.classifies
+        dropout = method == "MC-dropout"
+        self.second = DropoutLinear(hidden, outputs, p=DROPOUT) if dropout else make(hidden, outputs)
         # The last number of a flat draw: learned from 0 with the prior N(0, 1), or what it is known to be.
         known = 0.0 if case.noise_std is None else 2 * math.log(case.noise_std) / NOISE_PRIOR_STD
         self.noise = nn.Parameter(torch.tensor([known]))
-        self.register_buffer("learned", torch.tensor(float(case.learns_noise)))
-
-    def penalty(self) -> Tensor:
-        """The bound on the KL divergence; minus the log prior where a weight is but a number; in nats."""
-        weights = [
-            p
-            for layer in (self.first, self.second)
-            if isinstance(layer, nn.Linear)
-            for p in layer.parameters()
-        ]
-        squares = [weight.square().sum() for weight in weights]
-        return kl_divergence(self) + (sum(squares) + self.learned * self.noise.square().sum()) / 2
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        out = self.second(F.relu(self.first(x)))
-        if self.classifies:
-            nll = F.cross_entropy(out, y)
-        else:
-            # a known noise has no gradient
-            log_var = NOISE_PRIOR_STD * torch.lerp(self.noise.detach(), self.noise, self.learned)
-            nll = ((y - out).square() * (-log_var).exp() + log_var + math.log(2 * math.pi)).mean() / 2
-        return nll + self.penalty() / self.examples
 
     @torch.no_grad()
     def draws(self, n: int) -> Tensor:
-        """Draw weights, flat as in ``Problem``: ``[n, P]``, one more number included for the noise."""
+        """Draw weights, flat as in ``Problem``: ``[n, P]``, one number more included for the noise."""
         parts = []
         for layer in (self.first, self.second):
             plain = not hasattr(layer, "sample_weights")
@@ -109,42 +86,46 @@ class Network(nn.Module):
             parts += [w.flatten(1), b]
         return torch.cat((*parts, self.noise.expand(n, 1)), 1)
 
+    @torch.no_grad()
+    def bound(self, case: Problem, n: int = 500) -> dict[str, float]:
+        """What the package says of minus the bound, by ``n`` draws: its two parts, in nats."""
+        draws = self.draws(n)
+        nll = -case.log_likelihood(draws[:, : case.size], case.x, case.y).sum(1).mean()
+        kl = sum(layer.kl(n) for layer in (self.first, self.second))
+        return {"nll": nll.item(), "kl": kl.item()}
 
-def train(
-    networks: Sequence[Network], cases: Sequence[Problem], *, steps: int, rows: int, lr: float
-) -> Tensor:
-    """Train networks of one method, each on its own data, by Adam as ``fit`` would.
+
+def train(networks: Sequence[Network], cases: Sequence[Problem], schedule: Record) -> Tensor:
+    """Train networks of one method, each on its own data.
 
     Returns:
         The negative bound of each in nats, averaged over CURVE equal parts of the training: ``[CURVE, M]``.
     """
-    x, y = torch.stack([case.x for case in cases]), torch.stack([case.y for case in cases])
-    parameters, buffers = stack_module_state(list(networks))
-    of_variances = [p for name, p in parameters.items() if name.endswith("log_var")]
-    of_rest = [p for name, p in parameters.items() if not name.endswith("log_var")]
-    groups = [{"params": of_rest, "lr": lr}, {"params": of_variances, "lr": LR_LOG_VAR}]
-    adam = torch.optim.Adam([group for group in groups if group["params"]], fused=True)
+    from experiments import truth_bounds  # JAX, which all else of this module does without
 
-    def rate(step: int) -> float:
-        """Constant, then linear down to LAST_RATE."""
-        return min(1.0, LAST_RATE + (1 - LAST_RATE) * (1 - step / steps) / DECAY)
-
-    schedule = torch.optim.lr_scheduler.LambdaLR(adam, rate)
-    bound = vmap(lambda p, b, x, y: functional_call(networks[0], (p, b), (x, y)), randomness="different")
-    examples, losses = x.shape[1], []
-    for _ in range(steps):
-        picked = torch.randint(examples, (rows,))
-        loss = bound(parameters, buffers, x[:, picked], y[:, picked])
-        adam.zero_grad()
-        loss.sum().backward()
-        adam.step()
-        schedule.step()
-        losses.append(loss.detach() * examples)
+    start = {
+        name: np.stack([dict(network.named_parameters())[name].detach().numpy() for network in networks])
+        for name, _ in networks[0].named_parameters()
+    }
+    parameters, losses = truth_bounds.train(
+        start,
+        np.array([case.learns_noise for case in cases]),
+        *(
+            np.stack([part.numpy() for part in parts])
+            for parts in zip(*((c.x, c.y) for c in cases), strict=True)
+        ),
+        noise_unit=NOISE_PRIOR_STD,
+        dropout=DROPOUT if isinstance(networks[0].second, DropoutLinear) else 0.0,
+        rates=(schedule["lr"], LR_LOG_VAR),
+        steps=schedule["steps"],
+        rows=schedule["rows"],
+        decay=(DECAY, LAST_RATE),
+    )
     with torch.no_grad():
         for m, network in enumerate(networks):
             for name, parameter in network.named_parameters():
-                parameter.copy_(parameters[name][m])
-    return torch.stack(losses).unflatten(0, (CURVE, -1)).mean(1)
+                parameter.copy_(torch.from_numpy(parameters[name][m]))
+    return torch.from_numpy(losses).unflatten(0, (CURVE, -1)).mean(1)
 
 
 def laplace(network: Network, case: Problem, n: int) -> Tensor:
@@ -183,35 +164,50 @@ def density(f: Tensor, std: Tensor, y: Tensor) -> Tensor:
     return total / (len(f) * math.sqrt(2 * math.pi))
 
 
-def axis(f: Tensor, std: Tensor) -> Tensor:
-    """The middles of CELLS cells for each input that hold all that two methods say of y: ``[B, CELLS]``."""
-    low, high = f.amin(0) - 4 * std.max(), f.amax(0) + 4 * std.max()
-    return low[:, None] + (high - low)[:, None] * (torch.arange(CELLS) + 0.5) / CELLS
+def summary(case: Problem, draws: Tensor, axes: Mapping[str, Tensor] | None = None) -> dict[str, Record]:
+    """What is compared: by region the mean prediction and its spread, and of a regression the density of y.
 
-
-def compare(case: Problem, draws: Tensor, truth: Tensor) -> Record:
-    """How far the predictions of ``draws`` are from those of the true posterior, region by region."""
-    record: Record = {}
+    Args:
+        case: the problem.
+        draws: of a method or of the reference.
+        axes: middles of the cells of y by region, ``[B, CELLS]``; None makes them hold all that is said.
+    """
+    found = {}
     for region, x in case.regions.items():
-        ours, theirs = case.outputs(draws, x), case.outputs(truth, x)
         if case.classifies:
-            ours, theirs = ours.softmax(-1), theirs.softmax(-1)
-            p, q = ours.mean(0), theirs.mean(0)
-            variation = (p - q).abs().sum(1).mean() / 2
-            spread = (ours.var(0).mean() / theirs.var(0).mean()).sqrt().log()
-            record[region] = {"agreement": (p.argmax(1) == q.argmax(1)).float().mean().item()}
+            p = torch.cat([case.outputs(part, x).softmax(-1) for part in draws.split(100)])
+            found[region] = {"p": p.mean(0), "variance": p.var(0).mean()}
+            continue
+        f, std = case.outputs(draws, x)[..., 0], case.noise(draws)
+        if axes is None:
+            low, high = f.amin(0) - 4 * std.max(), f.amax(0) + 4 * std.max()
+            y = low[:, None] + (high - low)[:, None] * (torch.arange(CELLS) + 0.5) / CELLS
         else:
-            ours, theirs = ours[..., 0], theirs[..., 0]
-            std, true_std = case.noise(draws), case.noise(truth)
-            y = axis(torch.cat((ours, theirs)), torch.cat((std, true_std)))
-            cell = y[:, 1] - y[:, 0]
-            apart = (density(ours, std, y) - density(theirs, true_std, y)).abs().sum(1)
-            variation = (apart * cell).mean() / 2
-            ratio = (ours.std(0) / theirs.std(0)).log()
-            spread = ratio.mean()
-            shift = (ours.mean(0) - theirs.mean(0)) / theirs.std(0)
-            record[region] = {"spread_error": ratio.abs().mean().item(), "shift": shift.abs().mean().item()}
-        record[region] |= {"total_variation": variation.item(), "spread": spread.exp().item()}
+            y = axes[region]
+        found[region] = {"mean": f.mean(0), "std": f.std(0), "y": y, "density": density(f, std, y)}
+    return found
+
+
+def compare(case: Problem, draws: Tensor, truth: dict[str, Record]) -> Record:
+    """How far the predictions of ``draws`` are from those of the reference, region by region."""
+    record: Record = {}
+    axes = None if case.classifies else {region: entry["y"] for region, entry in truth.items()}
+    for region, ours in summary(case, draws, axes).items():
+        theirs = truth[region]
+        if case.classifies:
+            variation = (ours["p"] - theirs["p"]).abs().sum(1).mean() / 2
+            same = ours["p"].argmax(1) == theirs["p"].argmax(1)
+            ratio = (ours["variance"] / theirs["variance"]).sqrt().log()
+            record[region] = {"agreement": same.float().mean().item()}
+        else:
+            cell = theirs["y"][:, 1] - theirs["y"][:, 0]
+            apart = (ours["density"] - theirs["density"]).abs().sum(1) * cell
+            outside = 1 - ours["density"].sum(1) * cell  # where the reference has nothing
+            variation = (apart + outside).mean() / 2
+            ratio = (ours["std"] / theirs["std"]).log()
+            shift = ((ours["mean"] - theirs["mean"]) / theirs["std"]).abs().mean()
+            record[region] = {"spread_error": ratio.abs().mean().item(), "shift": shift.item()}
+        record[region] |= {"total_variation": variation.item(), "spread": ratio.mean().exp().item()}
     return record | judge(case, draws)
 
 
@@ -250,7 +246,19 @@ def reference(name: str) -> Record:
     case, chains = problem(name), hmc.load(name)
     halves = [half.flatten(0, 1) for half in chains.chunk(2)]
     draws = chains.flatten(0, 1)
-    return {"halves": compare(case, *halves), **judge(case, draws), **curves(case, draws)}
+    record = {
+        "halves": compare(case, halves[0], summary(case, halves[1])),
+        **judge(case, draws),
+        **curves(case, draws),
+    }
+    if not case.classifies:  # what a picture needs, in the units of the data
+        x = torch.cat(list(case.regions.values())) * case.units[0]
+        record |= {"inputs": x.flatten().tolist(), "units": case.units, "noise_std": case.noise_std}
+        record["data"] = [
+            (case.x * case.units[0]).flatten().tolist(),
+            (case.y * case.units[1]).flatten().tolist(),
+        ]
+    return record
 
 
 def runs(
@@ -261,11 +269,11 @@ def runs(
     each = MEMBERS if layers == "MAP" else 1
     cases = [problem(name) for name in names for _ in range(seeds * each)]
     networks = [Network(case, layers) for case in cases]
-    curve = train(networks, cases, **schedule)
+    curve = train(networks, cases, schedule)
     found: dict[str, dict[str, list[Record]]] = {}
     for k, name in enumerate(names):
-        case, truth = problem(name), hmc.load(name).flatten(0, 1)
-        n = SAMPLES.get(name, len(truth))
+        case, n = problem(name), SAMPLES.get(name, 1000)
+        truth = summary(case, hmc.load(name).flatten(0, 1))
         for seed in range(seeds):
             first = (k * seeds + seed) * each
             team = networks[first : first + each]
@@ -278,6 +286,8 @@ def runs(
                 for method, draws in by_method.items():
                     record = compare(case, draws[:, : case.size], truth)
                     record["curve"] = [round(v, 2) for v in curve[:, first].tolist()]
+                    if isinstance(team[0].first, BayesianLayer):
+                        record["bound"] = team[0].bound(case)
                     if seed == 0:
                         record |= curves(case, draws)
                     found.setdefault(name, {}).setdefault(method, []).append(record)
