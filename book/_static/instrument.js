@@ -206,7 +206,7 @@
       <path class="by-within"/><path class="by-one"/><path class="by-entropy"/></svg>
       <input type="range" class="angle" min="0" max="360" value="0" aria-label="Turn the digit">
       <p>Turn: <b class="degrees">0°</b>. Above: entropy of the answer of <b>LeNet</b> and of the mean of the
-        <b>hundred</b> where you have been; the dashed line is ln 10, the thin one what there is within single networks.</p>
+        <b>hundred</b> where you have been; the dashed line is ln 10, the thin one what is within single networks.</p>
       <button class="play">Turn all the way</button><button class="renew">Draw a new hundred</button></div>
     <div class="said"></div><p class="heard" role="status"></p>`;
   const svgStroke = (stroke) => `<path d="M${stroke.map((point) => point.map((x) => x.toFixed(2))).join("L")}h0"/>`;
