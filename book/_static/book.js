@@ -99,7 +99,8 @@ function fitFormulas() {
 }
 
 // Whatever scrolls sideways fades where more of it lies, and is reached by keyboard.
-const SCROLLERS = "article :is(pre, table, .output, .math, mjx-container, .pst-scrollable-table-container)";
+const SCROLLERS = 
+  "article :is(pre, table, .output, div.math, div.math mjx-container, mjx-container.scrolls, .pst-scrollable-table-container)";
 function signOfMore(box) {
   const hidden = box.scrollWidth - box.clientWidth;
   const scrolls = hidden > 1 && getComputedStyle(box).overflowX !== "visible";

@@ -25,6 +25,7 @@ PAPER = 657  # CSS pixels of A4 within margins of 18 mm
 SMALLEST = 9  # pixels of a letter on a phone, outside of pictures
 LONG = 35  # words of a sentence
 PATIENCE = 180_000  # milliseconds: a busy machine is slow, not wrong
+expect.set_options(timeout=30_000)
 LOCAL = (None, "127.0.0.1")  # hosts of a file and of the test's own server
 
 
@@ -475,7 +476,7 @@ def test_picture_is_enlarged_by_mouse_and_by_keyboard(book: Path, visit: Visit) 
     settle(visit.page)
     in_viewport(visit.page, PHONE)
     picture = visit.page.locator("article figure img").first
-    button = visit.page.locator("article .enlarge").first
+    button = picture.locator("xpath=..").locator("> .enlarge")
     dialog = visit.page.locator("dialog.enlarged")
     expect(button).to_have_attribute("aria-label", re.compile("Enlarge"))
     for open_it in (picture.click, lambda: button.press("Enter")):
