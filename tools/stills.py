@@ -16,7 +16,7 @@ from tools.build_book import ROOT
 from tools.shoot import chromium, html_pages, settle
 
 STATIC = ROOT / "book" / "_static"
-WIDTH, SHARPNESS, COLOURS = 1280, 1.5, 48
+WIDTH, SHARPNESS, COLOURS = 1280, 1.5, 160
 PATIENCE = 120_000  # milliseconds for a page, on a busy machine
 
 
