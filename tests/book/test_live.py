@@ -452,8 +452,8 @@ def test_still_stands_in_without_scripts(name: str, book: Path, browser: Browser
 
 
 @pytest.fixture(scope="module")
-def drawn(book: Path) -> dict[str, Image.Image]:
-    return stills.stills()
+def drawn(book: Path, browser: Browser) -> dict[str, Image.Image]:
+    return stills.stills(browser)
 
 
 @figures
