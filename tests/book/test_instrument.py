@@ -525,9 +525,7 @@ def test_missing_or_damaged_data_is_spoken_of_and_nothing_freezes(
     page = browser.new_page()
     page.goto((tmp_path / "index.html").as_uri())
     wanted = "missing" if damage == "missing" else "damaged"
-    expect(page.locator(".said")).to_contain_text(
-        f"No network can answer: instrument-data.js is {wanted}"
-    )
+    expect(page.locator(".said")).to_contain_text(f"No network can answer: instrument-data.js is {wanted}")
     drag(page, *ONE)
     expect(page.locator(".strokes path")).to_have_count(1)
     page.close()
