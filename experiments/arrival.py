@@ -5,7 +5,8 @@
 
 Every run trains by ``fit`` and is judged after every epoch by the bound with explicit weights: each draw of
 the network judges all images. ``study``: four posteriors, two priors, three seeds. The others have seed 0 and
-one setting changed each. The figures go to ``book/results/arrival.json`` run by run.
+one setting changed each. The figures go to ``book/results/arrival.json`` run by run, and the network that the
+pages show to ``arrival.safetensors`` beside it.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ SETTINGS: dict[str, Any] = {
     "final": {"images": 10_000, "draws": 20, "draws_of_z": 500, "test_draws": 50},
 }
 SHORT = {"epochs": 4}
+KEPT = "study/conjugate, learned, 0"  # whose network is stored beside the figures
 # As the first edition's networks were trained, on and on.
 SLOW: dict[str, Any] = {"posterior": "published", "prior": "fixed", "sampling": "outputs", "epochs": 24}
 SLOW |= {"lr": 1e-3, "lr_log_var": 1e-3, "decay": 0.0}
@@ -226,6 +228,11 @@ def look(model: nn.Module, turned: torch.Tensor) -> dict[str, Any]:
     }
 
 
+def keep(path: Path, out: Path) -> None:
+    """Store the network that the pages show beside the results, in 16 bits."""
+    models.save(models.load(path).half(), out.with_suffix(".safetensors"))
+
+
 def widths(model: nn.Module) -> dict[str, Any]:
     """Each layer's median deviation, its prior, and the share of weights that went back to the prior."""
     found = {}
@@ -259,8 +266,11 @@ def main() -> None:
     found = results.setdefault("runs", {})
     for name in args.names or left(results):
         if name not in found:
-            found[name] = measure(name, args.networks / f"{name.replace('/', '-')}.safetensors")
+            network_file = args.networks / f"{name.replace('/', '-')}.safetensors"
+            found[name] = measure(name, network_file)
             write(args.out, results)
+            if name == KEPT:
+                keep(network_file, args.out)
 
 
 if __name__ == "__main__":

@@ -27,13 +27,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from experiments.networks import CHECKPOINTS
 from experiments.results import ROOT, parser, write
 from mnf_lite import data, metrics, models, plots, predict
 from mnf_lite.files import replacing
 
 SETTINGS: dict[str, Any] = {
-    "networks": {"LeNet": "equal-lenet-mnist-0", "MNF-LeNet": "equal-mnf-lenet-mnist-0"},
+    "networks": {"LeNet": "checkpoints/equal-lenet-mnist-0", "MNF-LeNet": "results/arrival"},
     "draws": 100,  # of z, and so of networks
     "digits": 3,  # of each class, the first of the test set
     "start": {"digit": 9, "which": 2, "angles": [*range(0, 181, 10)]},
@@ -197,11 +196,14 @@ def fingerprint(path: Path) -> str:
     return sha256(path.read_bytes()).hexdigest()
 
 
+def network(name: str) -> Path:
+    """The file of a network's weights."""
+    return ROOT / "book" / f"{SETTINGS['networks'][name]}.safetensors"
+
+
 def weights() -> dict[str, str]:
     """Fingerprints of the two networks."""
-    return {
-        name: fingerprint(CHECKPOINTS / f"{file}.safetensors") for name, file in SETTINGS["networks"].items()
-    }
+    return {name: fingerprint(network(name)) for name in SETTINGS["networks"]}
 
 
 def left(results: dict[str, Any]) -> list[str]:
@@ -216,8 +218,7 @@ def left(results: dict[str, Any]) -> list[str]:
 def measure(file: Path) -> dict[str, Any]:
     """Write the file for the browser and measure what is in it."""
     images, labels = data.mnist("test").tensors
-    names = SETTINGS["networks"]
-    lenet, mnf = (models.load(CHECKPOINTS / f"{name}.safetensors") for name in names.values())
+    lenet, mnf = (models.load(network(name)) for name in SETTINGS["networks"])
     torch.manual_seed(SETTINGS["seed"])
     stored = Networks(lenet, mnf, SETTINGS["draws"])
 

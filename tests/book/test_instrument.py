@@ -23,7 +23,6 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from torch import Tensor, nn
 
 from experiments import instrument
-from experiments.networks import CHECKPOINTS
 from experiments.results import RESULTS, load
 from mnf_lite import metrics, models, plots, predict
 from tests.book.test_pages import PHONE, Visit
@@ -38,7 +37,7 @@ UPRIGHT = 0  # degrees
 
 
 def checkpoint(name: str) -> nn.Module:
-    return models.load(CHECKPOINTS / f"{instrument.SETTINGS['networks'][name]}.safetensors")
+    return models.load(instrument.network(name))
 
 
 @pytest.fixture(scope="module")
