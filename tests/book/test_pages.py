@@ -229,7 +229,9 @@ def judged(page: Page) -> list[str]:
     page.add_script_tag(path=page_assets.AXE)
     for theme, rules in {"light": {}, "dark": {"runOnly": ["color-contrast"]}}.items():
         light(page, theme)
-        said = page.evaluate("rules => axe.run(document, {resultTypes: ['violations'], preload: false, ...rules})", rules)
+        said = page.evaluate(
+            "rules => axe.run(document, {resultTypes: ['violations'], preload: false, ...rules})", rules
+        )
         found += [
             f"{theme}, {rule['id']}: {node['html'][:150]}"
             for rule in said["violations"]
