@@ -388,7 +388,7 @@ def test_page_loads_only_what_it_uses(name: str, book: Path, surveys: Callable[[
     assert "searchindex" not in loads
     assert ("mathjax" in loads) == ('class="math' in text)
     assert ("html-manager" in loads) == ("jupyter.widget-view" in text)
-    assert surveys(name)["bytes"] <= (6_000_000 if "html-manager" in loads else 4_200_000)
+    assert surveys(name)["bytes"] <= LARGEST + (5_100_000 if "html-manager" in loads else 3_200_000)
 
 
 def test_no_page_or_style_names_a_source_on_another_host(book: Path) -> None:
