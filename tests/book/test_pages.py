@@ -155,7 +155,8 @@ class Survey(dict[str, Any]):
         self["phone"] = page.evaluate(WIDER_THAN_A_PHONE, PHONE)
         self["letter"] = page.evaluate(SMALLEST_LETTER)
         self["scale"] = pictures.evaluate_all(
-            "images => Math.min(...images.filter(i => i.width && i.naturalWidth > 100).map(i => i.width / i.naturalWidth))"
+            "images => Math.min(...images.filter(i => i.width && i.naturalWidth > 100)"
+            ".map(i => i.width / i.naturalWidth))"
         )
         in_viewport(page, PAPER)
         light(page, "dark")
@@ -189,14 +190,16 @@ WIDER_THAN_A_PHONE = """width => [...document.querySelectorAll('article *')].fil
   for (let box = e.parentElement; box.tagName !== 'ARTICLE'; box = box.parentElement)
     if (getComputedStyle(box).overflowX !== 'visible' && fits(box)) return false;
   return true;
-}).map(e => e.outerHTML.slice(0, 200)).concat(document.scrollingElement.scrollWidth > width ? ['the page'] : [])"""
+}).map(e => e.outerHTML.slice(0, 200))
+  .concat(document.scrollingElement.scrollWidth > width ? ['the page'] : [])"""
 
 SMALLEST_LETTER = """() => {
   const walker = document.createTreeWalker(document.querySelector('article'), NodeFilter.SHOW_TEXT);
   let smallest = Infinity;
   while (walker.nextNode()) {
     const e = walker.currentNode.parentElement;
-    if (walker.currentNode.data.trim() && e.checkVisibility() && !e.closest('script, style, sup, sub, mjx-container'))
+    const counts = !e.closest('script, style, sup, sub, mjx-container');
+    if (walker.currentNode.data.trim() && e.checkVisibility() && counts)
       smallest = Math.min(smallest, parseFloat(getComputedStyle(e).fontSize));
   }
   return smallest;
@@ -209,8 +212,8 @@ CUT_ON_PAPER = """() => {
     .filter(e => e.offsetParent && !fits(e)).map(e => e.outerHTML.slice(0, 120));
 }"""
 
-# axe-core takes half a minute for ten thousand coloured words of code: a block whose kinds of words were all in
-# blocks before it is emptied, and so are the strokes of formulas.
+# axe-core takes half a minute for ten thousand coloured words of code: a block whose kinds of words were all
+# in blocks before it is emptied, and so are the strokes of formulas.
 EMPTY_WHAT_REPEATS = """() => {
   document.querySelectorAll('article mjx-container > *').forEach(e => e.replaceChildren());
   const seen = new Set();
