@@ -28,7 +28,7 @@ SMALL: Record = {"sampler": "NUTS", "max_tree_depth": 9, "warmup": 500, "draws":
 LARGE: Record = {"sampler": "HMC", "trajectory_length": 1.5, "warmup": 200, "draws": 450, "thin": 3}
 SETTINGS: Record = {"chains": 4, "seed": 0, "start_std": 0.5, "target_accept_prob": 0.8}
 SETTINGS |= {name: LARGE if name == "digits" else SMALL for name in PROBLEMS}
-MINUTES = 10
+MINUTES = 3
 
 
 def file_of(name: str, folder: Path = RESULTS) -> Path:
