@@ -36,6 +36,10 @@ LAYERS: dict[str, Any] = {
     "mean-field": MeanFieldLinear,
     "MNF, no flow": partial(CONJUGATE, n_flows_q=0),
     "MNF, 2 flows": partial(CONJUGATE, n_flows_q=2),
+    "MNF, 4 flows": partial(CONJUGATE, n_flows_q=4),
+    "MNF, 8 flows": partial(CONJUGATE, n_flows_q=8),
+    "MNF, 2 flows, published r": partial(MNFLinear, auxiliary="published", hidden=(25,)),
+    "MC-dropout": nn.Linear,
     "MAP": nn.Linear,  # five to each ensemble, the first of which gets the Laplace approximation
 }
 METHODS = (*list(LAYERS)[:-1], "ensemble", "last-layer Laplace")
