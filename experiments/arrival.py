@@ -68,7 +68,6 @@ def runs() -> dict[str, dict[str, Any]]:
                 }
     found["longer/twice as long"] = {"epochs": 2 * RECIPE["epochs"]}
     found["kl/0.1"] = {"kl_weight": 0.1}
-    found["sampling/outputs"] = {"sampling": "outputs"}
     return found
 
 
