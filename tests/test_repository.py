@@ -22,7 +22,7 @@ FLOORS = [
     ("flows",),
     ("layers",),
     ("models",),
-    ("training", "prediction"),
+    ("training", "_batches", "_checkpoint", "prediction"),
     ("plots", "widgets"),
     ("__main__",),
 ]
