@@ -437,6 +437,7 @@ def test_turning_all_the_way_stops_at_the_end_or_when_told(visit: Visit) -> None
     expect(page.locator(".angle")).to_have_value("360")
     assert (page.locator(".by-one").get_attribute("d") or "").count("h0") >= 37
     page.get_by_role("button", name="Turn all the way").click()
+    expect(page.locator(".angle")).not_to_have_value("360")  # it has begun anew
     page.get_by_role("button", name="Stop").click()
     said(page)
     assert int(page.locator(".angle").input_value()) < 360
