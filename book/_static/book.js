@@ -87,7 +87,7 @@ document.addEventListener("DOMContentLoaded", () => {
 function fitFormulas() {
   for (const formula of document.querySelectorAll("article mjx-container")) {
     formula.style.fontSize = "";
-    formula.classList.remove("scrolls");
+    formula.classList.remove("scrolls", "more-left", "more-right");
     const line = formula.parentElement.closest("div, p, li, dd, dt, td, th, summary, figcaption, section");
     const wide = formula.querySelector("svg")?.getBoundingClientRect().width ?? 0;
     if (!line || !wide || wide <= line.clientWidth || formula.closest("td, th")) continue;
@@ -99,7 +99,7 @@ function fitFormulas() {
 }
 
 // Whatever scrolls sideways fades where more of it lies, and is reached by keyboard.
-const SCROLLERS = 
+const SCROLLERS =
   "article :is(pre, table, .output, div.math, div.math mjx-container, mjx-container.scrolls, .pst-scrollable-table-container)";
 function signOfMore(box) {
   const hidden = box.scrollWidth - box.clientWidth;
