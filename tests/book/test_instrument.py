@@ -433,14 +433,16 @@ def test_turning_all_the_way_stops_at_the_end_or_when_told(visit: Visit) -> None
     page = visit.page
     said(page)
     page.get_by_role("button", name="Turn all the way").click()
-    expect(page.get_by_role("button", name="Turn all the way")).to_be_visible(timeout=120_000)
-    expect(page.locator(".angle")).to_have_value("360")
-    assert (page.locator(".by-one").get_attribute("d") or "").count("h0") >= 37
+    expect(page.locator(".angle")).to_have_value("360", timeout=120_000)
+    expect(page.get_by_role("button", name="Turn all the way")).to_be_visible()
+    page.wait_for_function(
+        "() => document.querySelector('.by-one').getAttribute('d').split('h0').length > 37"
+    )
     # begun and stopped before an answer can come
     page.evaluate("() => { const play = document.querySelector('.play'); play.click(); play.click(); }")
     said(page)
     expect(page.get_by_role("button", name="Turn all the way")).to_be_visible()
-    assert page.locator(".angle").input_value() == "0"
+    expect(page.locator(".angle")).to_have_value("0")
 
 
 def test_new_hundred_answers_differently_and_the_one_does_not(visit: Visit) -> None:
