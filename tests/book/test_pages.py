@@ -172,6 +172,7 @@ class Survey(dict[str, Any]):
         )
         page.emulate_media(media="screen")
         in_viewport(page, 1280)
+        page.wait_for_timeout(600)  # the theme looks again at what scrolls when the window has rested
         self["axe"] = judged(page)
         visit.page.close()
         words = sentences(name)
