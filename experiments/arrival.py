@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from experiments.methods import SCORES
+from experiments.methods import bayesian_layers, scored
 from experiments.results import RESULTS, read, write
-from mnf_lite import data, fit, layers, metrics, models, plots, predict
+from mnf_lite import data, fit, metrics, models, plots, predict
 
 POSTERIORS: dict[str, dict[str, Any]] = {
     "mean-field": {},
@@ -106,7 +106,7 @@ def judge(
     p = predict(model, images, n_samples=judged["draws"])
     right = p[:, torch.arange(len(labels)), labels].clamp_min(1e-30)
     nll = -right.log().mean().item()
-    each = [layer.kl_parts(judged["draws_of_z"]) for layer in bayesian(model).values()]
+    each = [layer.kl_parts(judged["draws_of_z"]) for layer in bayesian_layers(model).values()]
     parts = {name: sum(part[name].item() for part in each) for name in each[0]}
     kl = parts["weights"] + parts["bias"] + parts["log_q"] - parts["log_r"]
     rounded = {name: round(part, 1) for name, part in parts.items()}
@@ -145,7 +145,7 @@ def measure(name: str, checkpoint: Path) -> dict[str, Any]:
     return {
         "curve": curve,
         "end": judge(model, images[many], labels[many], SETTINGS["final"]),
-        "test": {name: round(score(p, test[1]).item(), 5) for name, score in SCORES.items()},
+        "test": scored(p, test[1]),
         "std": widths(model),
     }
 
@@ -153,7 +153,7 @@ def measure(name: str, checkpoint: Path) -> dict[str, Any]:
 @torch.no_grad()
 def look(model: nn.Module, turned: torch.Tensor) -> dict[str, Any]:
     """What a reader sees of a posterior: its widths, and what it says of turned nines."""
-    log_var = torch.cat([layer.weight_log_var.flatten() for layer in bayesian(model).values()])
+    log_var = torch.cat([layer.weight_log_var.flatten() for layer in bayesian_layers(model).values()])
     low, high, n = BINS
     torch.manual_seed(0)
     p = predict(model, turned, n_samples=20)
@@ -172,7 +172,7 @@ def keep(path: Path, out: Path) -> None:
 def widths(model: nn.Module) -> dict[str, Any]:
     """Each layer's median deviation, its prior, and the share of weights that went back to the prior."""
     found = {}
-    for name, layer in bayesian(model).items():
+    for name, layer in bayesian_layers(model).items():
         std, prior = (layer.weight_log_var / 2).exp(), float(layer.prior_std)
         returned = (std > 0.9 * prior) & (layer.weight_mean.abs() < 0.1 * prior)
         found[name] = {
@@ -181,11 +181,6 @@ def widths(model: nn.Module) -> dict[str, Any]:
             "returned": round(returned.double().mean().item(), 4),
         }
     return found
-
-
-def bayesian(model: nn.Module) -> dict[str, layers.BayesianLayer]:
-    """The layers with random weights, by name."""
-    return {name: m for name, m in model.named_modules() if isinstance(m, layers.BayesianLayer)}
 
 
 def main() -> None:

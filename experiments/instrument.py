@@ -17,7 +17,6 @@ What the rounding costs, and what both networks say of fifty digits that were dr
 import json
 import zlib
 from base64 import b64encode
-from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from experiments.results import ROOT, parser, write
+from experiments.methods import scored
+from experiments.results import ROOT, fingerprint, parser, write
 from mnf_lite import data, metrics, models, plots, predict
 from mnf_lite.files import replacing
 
@@ -41,6 +41,7 @@ SETTINGS: dict[str, Any] = {
     "seed": 0,
 }
 MINUTES = 1
+KEPT = ("accuracy", "nll")
 FILE = ROOT / "book" / "_static" / "instrument-data.js"
 DRAWN = Path(__file__).with_name("drawn_digits.json")
 SIDE = 28  # pixels of an image, and units of the field
@@ -171,14 +172,6 @@ def drawn_image(strokes: list[Stroke], angle: float = 0) -> Tensor:
     return torch.from_numpy(turned).float()[None]
 
 
-def scores(p: Tensor, labels: Tensor) -> dict[str, float]:
-    """Accuracy and negative log-likelihood of answers ``[S, B, 10]``."""
-    return {
-        "accuracy": round(metrics.accuracy(p, labels).item(), 5),
-        "nll": round(metrics.negative_log_likelihood(p, labels).item(), 5),
-    }
-
-
 def words(p: Tensor) -> list[dict[str, Any]]:
     """What is said of each image, how surely, and with what doubt: ``[S, B, 10]``."""
     probability, said = p.mean(0).max(-1)
@@ -189,11 +182,6 @@ def words(p: Tensor) -> list[dict[str, Any]]:
         {"says": int(said[k])} | {name: round(c[k].item(), 4) for name, c in zip(names, columns, strict=True)}
         for k in range(len(said))
     ]
-
-
-def fingerprint(path: Path) -> str:
-    """Of a file's bytes."""
-    return sha256(path.read_bytes()).hexdigest()
 
 
 def network(name: str) -> Path:
@@ -249,7 +237,7 @@ def measure(file: Path) -> dict[str, Any]:
     return {
         "file": {"sha256": fingerprint(file), "bytes": file.stat().st_size},
         "networks": {
-            name: {"weights": print_, "rounded": scores(a, y), "trained": scores(b, y)}
+            name: {"weights": print_, "rounded": scored(a, y, KEPT), "trained": scored(b, y, KEPT)}
             for (name, print_), a, b in zip(weights().items(), as_stored, trained, strict=True)
         },
         "start": begin,

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from experiments.methods import SCORES
+from experiments.methods import SCORES, scored
 from experiments.networks import FIRST_EDITION, SEEDS, fresh
 from experiments.results import parser, read, write
 from mnf_lite import data, fit, predict
@@ -52,7 +52,7 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
     images, labels = data.mnist("test").tensors
     torch.manual_seed(0)
     p = predict(model, images, n_samples=SAMPLES)
-    figures = {name: round(score(p, labels).item(), 5) for name, score in SCORES.items()}
+    figures = scored(p, labels)
     kept = {name: [round(v, 5) for v in values] for name, values in asdict(history).items() if values}
     return figures | {"history": kept}
 

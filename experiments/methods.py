@@ -1,7 +1,7 @@
 """The five methods that Part III compares: networks of equal widths, trained by ``experiments.networks``."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from experiments import results
 from experiments.networks import CHECKPOINTS, MEMBERS, SEEDS
-from mnf_lite import metrics, models
+from mnf_lite import layers, metrics, models
 
 METHODS = {
     "LeNet": "lenet",
@@ -25,6 +25,16 @@ SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "brier": metrics.brier_score,
     "ece": metrics.expected_calibration_error,
 }
+
+
+def scored(p: Tensor, labels: Tensor, names: Iterable[str] = SCORES) -> dict[str, float]:
+    """The scores of predictions ``[S, B, C]`` by name, as results hold them."""
+    return {name: round(SCORES[name](p, labels).item(), 5) for name in names}
+
+
+def bayesian_layers(model: nn.Module) -> dict[str, Any]:
+    """The layers with random weights, by name."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, layers.BayesianLayer)}
 
 
 def names(method: str, seed: int, source: str = "mnist") -> list[str]:

@@ -30,7 +30,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from experiments.results import ROOT, load
+from experiments.results import ROOT, fingerprint, load
 from mnf_lite import data, fit, metrics, models, predict
 from mnf_lite.files import circumstances, save_json
 from mnf_lite.training import History
@@ -137,7 +137,7 @@ def left() -> list[str]:
         same = all(
             kept.get(name, 0) == setting for name, setting in run.logged.items()
         )  # once 0 was left out
-        return same and kept["weights_sha256"] == sha256(weights.read_bytes()).hexdigest()
+        return same and kept["weights_sha256"] == fingerprint(weights)
 
     return [run.name for run in RUNS if not stands(run)]
 
@@ -186,7 +186,7 @@ def train(run: Run) -> None:
             **scores,
             "seconds": round(time.perf_counter() - started, 1),
         },
-        "weights_sha256": sha256(weights.read_bytes()).hexdigest(),
+        "weights_sha256": fingerprint(weights),
         **circumstances(),
     }
     save_json(CHECKPOINTS / f"{run.name}.json", log)

@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from experiments.methods import bayesian_layers, load, run, samples
 from experiments.methods import left as left
-from experiments.methods import load, run, samples
 from experiments.networks import fresh
-from mnf_lite import data, layers, metrics, models, plots, predict
+from mnf_lite import data, metrics, models, plots, predict
 from mnf_lite.layers.base import Multiplicative
 
 SETTINGS: dict[str, Any] = {
@@ -35,11 +35,6 @@ SETTINGS: dict[str, Any] = {
 MINUTES = 8
 BAYESIAN = ("mean-field", "MNF")
 Moments = list[tuple[Tensor, Tensor, Tensor]]  # of each layer: E W, Var W, Var W given z
-
-
-def bayesian_layers(model: nn.Module) -> dict[str, Any]:
-    """The layers with random weights, by name."""
-    return {name: m for name, m in model.named_modules() if isinstance(m, layers.BayesianLayer)}
 
 
 def along(layer: Multiplicative, z: Tensor) -> Tensor:

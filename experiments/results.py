@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Iterable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -37,6 +38,11 @@ def load(path: Path) -> dict[str, Any]:
     """The content of a JSON file."""
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
+
+
+def fingerprint(path: Path) -> str:
+    """Of a file's bytes."""
+    return sha256(path.read_bytes()).hexdigest()
 
 
 def as_stored(settings: dict[str, Any]) -> dict[str, Any]:

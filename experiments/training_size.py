@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils.data import TensorDataset
 
-from experiments.methods import METHODS, SCORES, samples
+from experiments.methods import METHODS, samples, scored
 from experiments.networks import FIRST_EDITION, MEMBERS, SEEDS, WIDTHS, fresh
 from experiments.results import parser, read, write
 from mnf_lite import data, fit, predict
@@ -53,7 +53,7 @@ def measure(method: str, size: int, seed: int) -> dict[str, float]:
     images, labels = data.mnist("test").tensors
     torch.manual_seed(0)
     p = predict(members, images, n_samples=samples(method, SETTINGS["samples"]))
-    figures = {name: round(SCORES[name](p, labels).item(), 5) for name in KEPT}
+    figures = scored(p, labels, KEPT)
     return figures | {"kl": round(history.kl[-1], 1), "cpu_seconds": round(trained, 1)}
 
 

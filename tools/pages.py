@@ -79,9 +79,7 @@ def name_what_is_pressed(page: str) -> str:
     """Give buttons and folded lists names that hold what stands on them."""
     page = page.replace('<summary aria-label="Toggle hidden content">', "<summary>")
     page = re.sub(r'(<button class="btn search-button-field[^>]*) aria-label="Search"', r"\1", page)
-    page = re.sub(
-        r"(<i class=\"theme-switch[^>]*) title=\"([^\"]*)\"", r"\1", page
-    )  # the button itself is named
+    page = re.sub(r'(<i class="theme-switch[^>]*) title="[^"]*"', r"\1", page)  # its button is named
     return re.sub(
         r'(<a class="[^"]*" href="[^"]*">([^<]*)</a><details[^>]*>)<summary>',
         r'\1<summary aria-label="Pages of \2">',
@@ -126,12 +124,10 @@ def links_back(page: str, path: Path, anchors: dict[Path, set[str]]) -> str:
         target, name = match[1], unescape(match[2])
         there = anchors.get((path.parent / target).resolve(), set())
         package, *rest = name.split(".")
-        for length in range(
-            len(rest)
-        ):  # mnf_lite.layers.MeanField is described as mnf_lite.layers.base.MeanField
-            found = [
-                a for a in there if a.startswith(f"{package}.") and a.endswith("." + ".".join(rest[length:]))
-            ]
+        # mnf_lite.layers.MeanField is described as mnf_lite.layers.base.MeanField
+        for length in range(len(rest)):
+            end = "." + ".".join(rest[length:])
+            found = [a for a in there if a.startswith(f"{package}.") and a.endswith(end)]
             if name in there or len(found) == 1:
                 anchor = name if name in there else found[0]
                 return f'<a class="viewcode-back" href="{target}#{anchor}">[docs]</a>'

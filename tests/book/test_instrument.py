@@ -7,11 +7,8 @@ import posixpath
 import re
 import shutil
 import subprocess
-import threading
 from base64 import b64decode
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +22,7 @@ from torch import Tensor, nn
 from experiments import instrument
 from experiments.results import RESULTS, load
 from mnf_lite import metrics, models, plots, predict
-from tests.book.test_pages import PHONE, Visit
+from tests.book.test_pages import PHONE, Visit, serving
 from tools import chapters, record
 from tools.shoot import chromium, find_chromium
 
@@ -264,16 +261,8 @@ def site(digits: Tensor, head: dict[str, Any], tmp_path_factory: pytest.TempPath
 
 @pytest.fixture(scope="module")
 def server(site: Path) -> Iterator[str]:
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=site)) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{httpd.server_port}"
-        httpd.shutdown()
-        thread.join()
+    with serving(site) as address:
+        yield address
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from html import unescape
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -58,20 +59,26 @@ def browser(book: Path) -> Iterator[Browser]:
         yield browser
 
 
-@pytest.fixture(scope="module")
-def server(book: Path) -> Iterator[str]:
-    """The address of a plain file server over the book."""
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """The address of a plain file server over a folder."""
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *_: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=book)) as httpd:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder)) as httpd:
         thread = threading.Thread(target=httpd.serve_forever, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{httpd.server_port}"
         httpd.shutdown()
         thread.join()
+
+
+@pytest.fixture(scope="module")
+def server(book: Path) -> Iterator[str]:
+    with serving(book) as address:
+        yield address
 
 
 class Visit:

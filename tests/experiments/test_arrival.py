@@ -44,7 +44,7 @@ def test_a_run_is_judged_after_every_epoch_and_at_its_end(
 @pytest.mark.parametrize("prior", arrival.PRIORS)
 def test_networks_are_what_their_names_say(posterior: str, prior: str) -> None:
     model = arrival.network({"posterior": posterior, "prior": prior, "start": -6.0})
-    for layer in arrival.bayesian(model).values():
+    for layer in arrival.bayesian_layers(model).values():
         assert isinstance(layer, layers.MeanFieldLinear | layers.MeanFieldConv2d) == (
             posterior == "mean-field"
         )
