@@ -30,6 +30,7 @@ SCRIPTS = (
     "names",
     "hmc",
     "truth",
+    "last_layer",
     "kl_weight",
     "training_size",
     "rotation",

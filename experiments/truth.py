@@ -128,12 +128,11 @@ def train(networks: Sequence[Network], cases: Sequence[Problem], schedule: Recor
     return torch.from_numpy(losses).unflatten(0, (CURVE, -1)).mean(1)
 
 
-def laplace(network: Network, case: Problem, n: int) -> Tensor:
-    r"""Draw the last layer from its Gaussian approximation at the network's weights: ``[n, P]``.
+def last_layer_precision(network: Network, case: Problem) -> Tensor:
+    r"""Return the Hessian of the negative log posterior in the last layer, out (hidden + 1) wide.
 
-    With the hidden layer held fixed the negative log posterior of the last layer has the Hessian
-    :math:`I + \sum_n h_n h_n^\top \otimes H_n`, where :math:`H_n` is that of the loss in the outputs. For a
-    regression of known noise the Gaussian is exact.
+    With the hidden layer held fixed it is :math:`I + \sum_n h_n h_n^\top \otimes H_n`, where :math:`H_n` is
+    that of the loss in the outputs. Each output has its weights and then its bias.
     """
     with torch.no_grad():
         h = F.relu(network.first(case.x))
@@ -144,14 +143,23 @@ def laplace(network: Network, case: Problem, n: int) -> Tensor:
             curvature = torch.diag_embed(p) - p[:, :, None] * p[:, None]
         else:
             curvature = (case.noise(theta) ** -2).expand(len(h), 1, 1)
-        outputs, width = case.sizes[2], h.shape[1]
-        hessian = torch.einsum("ni,nj,nop->oipj", h, h, curvature).reshape(outputs * width, -1)
-        root = torch.linalg.cholesky(hessian.double() + torch.eye(len(hessian)))
-        noise = torch.randn(len(hessian), n, dtype=torch.float64)
-        step = torch.linalg.solve_triangular(root.T, noise, upper=True).T.float().reshape(n, outputs, width)
-        moved, end = theta.repeat(n, 1), case.size - case.learns_noise
-        moved[:, end - outputs : end] += step[..., -1]
-        moved[:, end - outputs * width : end - outputs] += step[..., :-1].flatten(1)
+        hessian = torch.einsum("ni,nj,nop->oipj", h, h, curvature)
+        hessian = hessian.reshape(h.shape[1] * case.sizes[2], -1).double()
+        return hessian + torch.eye(len(hessian))
+
+
+def laplace(network: Network, case: Problem, n: int) -> Tensor:
+    """Draw the last layer from its Gaussian approximation at the network's weights: ``[n, P]``.
+
+    For a regression of known noise and a fixed hidden layer the Gaussian is exact.
+    """
+    outputs, width = case.sizes[2], case.sizes[1] + 1
+    root = torch.linalg.cholesky(last_layer_precision(network, case))
+    noise = torch.randn(len(root), n, dtype=torch.float64)
+    step = torch.linalg.solve_triangular(root.T, noise, upper=True).T.float().reshape(n, outputs, width)
+    moved, end = network.draws(1).repeat(n, 1), case.size - case.learns_noise
+    moved[:, end - outputs : end] += step[..., -1]
+    moved[:, end - outputs * width : end - outputs] += step[..., :-1].flatten(1)
     return moved
 
 

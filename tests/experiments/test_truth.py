@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from experiments import hmc, truth
+from experiments import hmc, last_layer, truth
 from experiments.problems import PROBLEMS, problem
 from experiments.results import RESULTS, load
 
@@ -83,6 +83,30 @@ def test_laplace_has_the_curvature_of_the_last_layer(name: str) -> None:
     assert square.mean().item() == pytest.approx(last, rel=0.03)
     ratio = moved[:, -last:].var(0) / hessian.inverse().diagonal()
     assert 0.85 < ratio.min() < ratio.max() < 1.15
+
+
+def test_laplace_is_that_of_the_library() -> None:
+    pytest.importorskip("laplace", reason="the extra 'reference' is not installed")
+    torch.manual_seed(0)
+    for name in ("cubic", "digits"):
+        found = last_layer.check(truth.Network(problem(name), "MAP"), problem(name))
+        assert found["precision"] < 1e-5
+
+
+def test_precision_of_the_library_is_put_in_our_order() -> None:
+    case = problem("moons")  # 2 outputs of 20 weights and a bias
+    theirs = torch.arange(42.0).diag()
+    ours = last_layer.in_our_order(theirs, case).diagonal().tolist()
+    assert ours == [*range(20), 40, *range(20, 40), 41]
+
+
+def test_stored_laplace_agrees_with_the_library() -> None:
+    found = load(RESULTS / "last_layer.json")["problems"]
+    assert set(found) == set(PROBLEMS)
+    for record in found.values():
+        assert record["precision"] < 1e-5
+        for region in record["regions"].values():
+            assert region["library"] < 3 * region["ourselves"] < 0.1
 
 
 def test_script_lists_what_is_missing(stored: dict[str, Any]) -> None:
