@@ -1,14 +1,16 @@
 """Part III keeps to one protocol, and its networks are trained by one command."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from experiments import contract, trained
+from experiments import contract, table, trained
 from experiments.results import RESULTS, as_stored, load
-from mnf_lite import metrics
+from mnf_lite import data, metrics
+from mnf_lite.files import save_json
 
 PART_3 = (
     "scores",
@@ -34,7 +36,7 @@ def test_new_result_keeps_to_the_contract(path: Path) -> None:
 
 
 def test_result_with_another_number_or_an_untold_choice_breaks_the_contract() -> None:
-    kept = {
+    kept: dict[str, Any] = {
         "settings": {"contract": as_stored(contract.SETTINGS)},
         "tried": {"MNF": [1]},
         "chosen": {"MNF": 1},
@@ -56,7 +58,7 @@ def test_split_gives_every_image_to_one_side_and_is_the_same_each_time() -> None
 def answers(right: float) -> list[contract.Seed]:
     """Of three seeds on 400 images, of which a share of `right` is answered well."""
     labels = torch.zeros(400).long()
-    found = []
+    found: list[contract.Seed] = []
     for seed in range(3):
         generator = torch.Generator().manual_seed(seed)
         good = torch.rand(400, generator=generator) < right
@@ -104,8 +106,8 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "TRIED": {model: settings[-4:-1] for model, settings in trained.TRIED.items()},
     }.items():  # fmt: skip
         monkeypatch.setattr(trained, name, value)
-    monkeypatch.setattr(trained.data, "mnist", lambda split: images)
-    monkeypatch.setattr(trained.data, "kmnist", lambda split: images)
+    monkeypatch.setattr(data, "mnist", lambda split: images)
+    monkeypatch.setattr(data, "kmnist", lambda split: images)
     monkeypatch.setattr("sys.argv", ["trained"])
     return tmp_path
 
@@ -138,23 +140,29 @@ def test_interrupted_run_ends_with_the_same_weights(small: Path, monkeypatch: py
     trained.train(run)
     whole, curve = run.weights.read_bytes(), load(run.log)["curve"]
     run.weights.unlink()
-    judge = trained.bound
-
-    def once(*arguments: object) -> object:
-        monkeypatch.setattr(trained, "save_json", interrupted)
-        return judge(*arguments)
-
-    save_json = trained.save_json
 
     def interrupted(path: Path, content: object) -> None:
         save_json(path, content)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(trained, "bound", once)
+    monkeypatch.setattr(trained, "save_json", interrupted)  # after the first epoch
     with pytest.raises(KeyboardInterrupt):
         trained.train(run)
-    monkeypatch.setattr(trained, "bound", judge)
     monkeypatch.setattr(trained, "save_json", save_json)
     trained.train(run)
     assert run.weights.read_bytes() == whole
     assert load(run.log)["curve"] == curve
+
+
+def test_table_of_small_networks_keeps_to_the_contract(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained.main()
+    monkeypatch.setattr(contract, "SEEDS", 2)
+    monkeypatch.setattr(contract, "DRAWS", 2)
+    monkeypatch.setattr(contract, "RESAMPLES", 5)
+    monkeypatch.setattr("sys.argv", ["table", "--out", str(small / "table.json")])
+    table.main()
+    found = load(small / "table.json")
+    assert contract.breaches(found) == []
+    assert found["comparisons"] == 4 * (len(found["chosen"]) - 1)
+    assert all(len(found["scores"][method]) == 2 for method in found["chosen"])
+    assert all(s["tempered"]["accuracy"] == s["accuracy"] for s in found["scores"]["MNF"])
