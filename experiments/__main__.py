@@ -12,8 +12,8 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module
 
-from experiments import networks
-from experiments.results import some, why_stale
+from experiments import contract, networks, table, trained
+from experiments.results import load, some, why_stale
 
 # Networks first, for many scripts judge them; scores last, for it puts together what others found.
 SCRIPTS = (
@@ -47,6 +47,9 @@ def reasons() -> Iterator[tuple[str, float, str]]:
     for name in SCRIPTS:
         script = import_module(f"experiments.{name}")
         yield name, script.MINUTES, some(networks.left()) if script is networks else why_stale(script)
+    yield "trained", trained.MINUTES, some(trained.left())
+    stale = some(contract.breaches(load(table.OUT))) if table.OUT.exists() else "never run"
+    yield "table", table.MINUTES, stale
 
 
 def run(name: str) -> None:
