@@ -29,6 +29,7 @@ from torch.utils.data import TensorDataset
 from experiments.methods import bayesian_layers, scored
 from experiments.results import RESULTS, read, write
 from mnf_lite import data, fit, metrics, models, plots, predict
+from mnf_lite.training import LOG_VAR_RATE
 
 POSTERIORS: dict[str, dict[str, Any]] = {
     "mean-field": {},
@@ -88,6 +89,8 @@ def runs() -> dict[str, dict[str, Any]]:
     for beta2 in (0.999, 0.99):
         for lr in (0.03, 0.1, 0.3):
             found[f"ivon/{beta2:g} and {lr:g}"] = SHORT | {"ivon": {"beta2": beta2, "lr": lr}}
+    defaults = {"prior": "fixed", "lr": 1e-3, "lr_log_var": LOG_VAR_RATE * 1e-3}  # of layers and of fit
+    found |= {f"defaults/{seed}": defaults | {"seed": seed} for seed in range(SEEDS)}
     found[KEPT] = {"epochs": 2 * RECIPE["epochs"]}
     for posterior in ("conjugate", "mean-field"):
         for prior in PRIORS:
