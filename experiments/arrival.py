@@ -4,25 +4,32 @@
     python -m experiments.arrival "recipe/one rate"   only this one
 
 Every run trains by ``fit`` and is judged after every epoch by the bound with explicit weights: each draw of
-the network judges all images. ``study``: four posteriors, two priors. The others have one setting changed
-each. The figures go to ``book/results/arrival.json`` run by run, and the network that the pages show to
-``arrival.safetensors`` beside it.
+the network judges all images. ``study``: four posteriors, two priors, three seeds. The others have one
+setting changed each; ``ivon`` trains the mean-field network by natural gradients (extra "study"). The figures
+go to ``book/results/arrival.json`` run by run, and the network that the pages show to ``arrival.safetensors``
+beside it.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import math
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import TensorDataset
 
 from experiments.methods import bayesian_layers, scored
 from experiments.results import RESULTS, read, write
 from mnf_lite import data, fit, metrics, models, plots, predict
+from mnf_lite.training import LOG_VAR_RATE
 
 POSTERIORS: dict[str, dict[str, Any]] = {
     "mean-field": {},
@@ -34,7 +41,8 @@ PRIORS: dict[str, Any] = {"fixed": 1.0, "learned": "learned"}
 RECIPE: dict[str, Any] = {"epochs": 10, "batch_size": 128, "lr": 4e-3, "lr_log_var": 8e-2, "decay": 0.4}
 # of means and of log variances
 RATES = ((1e-3, 2e-2), (1e-3, 4e-2), (2e-3, 2e-2), (4e-3, 2e-2), (4e-3, 8e-2), (8e-3, 2e-2))
-SEEDS = 1
+RATES += ((4e-3, 0.16), (8e-3, 8e-2), (8e-3, 0.16), (1.6e-2, 0.16))
+SEEDS = 3
 WIDTHS = (20, 50, 50, 10)
 BINS = (-14, 4, 36)  # of the log variances of all weights: from, to, how many
 NETWORK = {"posterior": "conjugate", "prior": "learned", "sampling": "weights", "start": -9.0, "seed": 0}
@@ -50,6 +58,8 @@ SETTINGS: dict[str, Any] = {
 }
 SHORT = {"epochs": 4}
 KEPT = "longer/twice as long"  # whose network is stored beside the figures
+# One rate for everything, on and on.
+SLOW = {"prior": "fixed", "epochs": 30, "lr": 1e-3, "lr_log_var": 1e-3, "decay": 0.0}
 
 
 def runs() -> dict[str, dict[str, Any]]:
@@ -57,7 +67,17 @@ def runs() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for lr, lr_log_var in RATES:
         found[f"recipe/{lr:g} and {lr_log_var:g}"] = SHORT | {"lr": lr, "lr_log_var": lr_log_var}
-    found["recipe/one rate"] = SHORT | {"lr": 1e-3, "lr_log_var": 1e-3}
+    for name, change in {
+        "one rate": {"lr": 1e-3, "lr_log_var": 1e-3},
+        "start at -6": {"start": -6.0},
+        "start at -12": {"start": -12.0},
+        "batches of 32": {"batch_size": 32, "lr": 2e-3, "lr_log_var": 4e-2},
+        "batches of 512": {"batch_size": 512, "lr": 8e-3, "lr_log_var": 0.16},
+        "decay over 0.8": {"decay": 0.8},
+        "no decay": {"decay": 0.0},
+        "warm-up": {"kl_warmup_epochs": 1},
+    }.items():
+        found[f"recipe/{name}"] = SHORT | change
     for seed in range(SEEDS):
         for prior in ("learned", "fixed"):
             for posterior in ("conjugate", "mean-field", "no flow", "published"):
@@ -66,8 +86,21 @@ def runs() -> dict[str, dict[str, Any]]:
                     "prior": prior,
                     "seed": seed,
                 }
-    found["longer/twice as long"] = {"epochs": 2 * RECIPE["epochs"]}
+    for beta2 in (0.999, 0.99):
+        for lr in (0.03, 0.1, 0.3):
+            found[f"ivon/{beta2:g} and {lr:g}"] = SHORT | {"ivon": {"beta2": beta2, "lr": lr}}
+    defaults = {"prior": "fixed", "lr": 1e-3, "lr_log_var": LOG_VAR_RATE * 1e-3}  # of layers and of fit
+    found |= {f"defaults/{seed}": defaults | {"seed": seed} for seed in range(SEEDS)}
+    found[KEPT] = {"epochs": 2 * RECIPE["epochs"]}
+    for posterior in ("conjugate", "mean-field"):
+        for prior in PRIORS:
+            longer = {"posterior": posterior, "prior": prior, "epochs": 4 * RECIPE["epochs"]}
+            found[f"longer/{posterior}, {prior}"] = longer
+    found["longer/one rate"] = SLOW
     found["kl/0.1"] = {"kl_weight": 0.1}
+    found |= {f"sampling/{way}": {"sampling": way} for way in ("outputs", "shared")}
+    found["sampling/shared, as much time"] = {"sampling": "shared", "epochs": 15}
+    found |= {f"flows/{n}": {"n_flows_q": n} for n in (4, 8)}
     return found
 
 
@@ -89,6 +122,7 @@ def network(run: dict[str, Any]) -> nn.Module:
         model: nn.Module = models.MeanFieldLeNet(WIDTHS, **options)
     else:
         options |= POSTERIORS[setting["posterior"]]
+        options |= {"n_flows_q": setting["n_flows_q"]} if "n_flows_q" in setting else {}
         model = models.MNFLeNet(WIDTHS, **options)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -133,12 +167,15 @@ def measure(name: str, checkpoint: Path) -> dict[str, Any]:
         print(name, len(curve), curve[-1], flush=True)
         began = time.process_time()
 
-    model = network(run)
-    settings = {k: v for k, v in (RECIPE | run).items() if k not in NETWORK}
-    if "kl_weight" in settings:
-        settings["kl_weight"] /= len(images)
-    seed = (NETWORK | run)["seed"]
-    fit(model, training, seed=seed, after_epoch=lambda _: after(model), progress=False, **settings)
+    if "ivon" in run:
+        model = natural_gradient(training, RECIPE | run, after)
+    else:
+        model = network(run)
+        settings = {k: v for k, v in (RECIPE | run).items() if k not in (*NETWORK, "n_flows_q")}
+        if "kl_weight" in settings:
+            settings["kl_weight"] /= len(images)
+        seed = (NETWORK | run)["seed"]
+        fit(model, training, seed=seed, after_epoch=lambda _: after(model), progress=False, **settings)
     torch.manual_seed(0)
     p = predict(model, test[0], n_samples=SETTINGS["final"]["test_draws"])
     models.save(model, checkpoint)
@@ -148,6 +185,45 @@ def measure(name: str, checkpoint: Path) -> dict[str, Any]:
         "test": scored(p, test[1]),
         "std": widths(model),
     }
+
+
+def natural_gradient(
+    training: TensorDataset, run: dict[str, Any], after: Callable[[nn.Module], None]
+) -> models.MeanFieldLeNet:
+    """The mean-field posterior of IVON (Shen et al. 2024), whose step is that of the natural gradient.
+
+    Its Gaussian has the variances 1 / (N (h + 1/N)), h its running curvature and 1/N the prior N(0, 1)'s.
+    """
+    ivon = importlib.import_module("ivon")  # of the extra "study"
+    n, batch, epochs = len(training), run["batch_size"], run["epochs"]
+    torch.manual_seed(0)
+    model = models.LeNet(WIDTHS)
+    steps = ivon.IVON(model.parameters(), ess=n, weight_decay=1 / n, **run["ivon"])
+    rates = torch.optim.lr_scheduler.CosineAnnealingLR(steps, epochs * math.ceil(n / batch))
+    images, labels = training.tensors
+    for _ in range(epochs):
+        for rows in torch.randperm(n).split(batch):
+            with steps.sampled_params(train=True):
+                steps.zero_grad()
+                F.cross_entropy(model(images[rows]), labels[rows]).backward()
+            steps.step()
+            rates.step()
+        after(gaussian(model, steps))
+    return gaussian(model, steps)
+
+
+@torch.no_grad()
+def gaussian(model: nn.Module, steps: Any) -> models.MeanFieldLeNet:
+    """The posterior of IVON as a network of the package."""
+    twin = models.MeanFieldLeNet(WIDTHS)
+    (group,) = steps.param_groups
+    variances = 1 / (group["ess"] * (group["hess"] + group["weight_decay"]))
+    sizes = [p.numel() for p in model.parameters()]
+    named = zip(model.named_parameters(), variances.split(sizes), strict=True)
+    for (name, mean), variance in named:
+        twin.get_parameter(f"{name}_mean").copy_(mean)
+        twin.get_parameter(f"{name}_log_var").copy_(variance.log().view_as(mean))
+    return twin
 
 
 @torch.no_grad()
