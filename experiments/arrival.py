@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 from experiments.methods import bayesian_layers, scored
+from experiments.networks import CHECKPOINTS
 from experiments.results import RESULTS, read, write
 from mnf_lite import data, fit, metrics, models, plots, predict
 from mnf_lite.training import LOG_VAR_RATE
@@ -91,6 +92,8 @@ def runs() -> dict[str, dict[str, Any]]:
             found[f"ivon/{beta2:g} and {lr:g}"] = SHORT | {"ivon": {"beta2": beta2, "lr": lr}}
     defaults = {"prior": "fixed", "lr": 1e-3, "lr_log_var": LOG_VAR_RATE * 1e-3}  # of layers and of fit
     found |= {f"defaults/{seed}": defaults | {"seed": seed} for seed in range(SEEDS)}
+    for seed in range(SEEDS):  # of the first edition, five epochs old
+        found[f"first edition/{seed}"] = {"stored": f"equal-mnf-lenet-mnist-{seed}"}
     found[KEPT] = {"epochs": 2 * RECIPE["epochs"]}
     for posterior in ("conjugate", "mean-field"):
         for prior in PRIORS:
@@ -167,7 +170,10 @@ def measure(name: str, checkpoint: Path) -> dict[str, Any]:
         print(name, len(curve), curve[-1], flush=True)
         began = time.process_time()
 
-    if "ivon" in run:
+    if "stored" in run:
+        model = models.load(CHECKPOINTS / f"{run['stored']}.safetensors")
+        after(model)
+    elif "ivon" in run:
         model = natural_gradient(training, RECIPE | run, after)
     else:
         model = network(run)
