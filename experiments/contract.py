@@ -1,4 +1,4 @@
-"""The protocol of Part III: one split, one number of draws, one bootstrap, one scorer, one rule of arrival.
+"""The protocol of Part III: one split, one number of draws, one bootstrap, one rule of arrival.
 
 Whatever compares methods imports its numbers from here and stores ``SETTINGS`` as ``settings["contract"]``;
 ``breaches`` says where a file of results departs from them.
@@ -13,7 +13,7 @@ from torch.utils.data import TensorDataset
 
 from experiments.arrival import judge
 from experiments.results import as_stored
-from mnf_lite import data, metrics
+from mnf_lite import data
 
 TRAIN, CHOOSE = 55_000, 5_000  # of the 60,000 training images; the 10,000 test images are looked at once
 DRAWS = 100  # networks for every score
@@ -31,12 +31,6 @@ SETTINGS: dict[str, Any] = {
     "arrived": ARRIVED,
     "judged": JUDGED,
 }
-SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "accuracy": metrics.accuracy,
-    "nll": metrics.negative_log_likelihood,
-    "brier": metrics.brier_score,
-    "ece": metrics.expected_calibration_error,
-}
 Seed = tuple[Tensor, ...]  # what a score takes of one seed
 
 
@@ -46,11 +40,6 @@ def split(images: TensorDataset | None = None) -> tuple[TensorDataset, TensorDat
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(SETTINGS["split"]["seed"]))
     train, choose = order[CHOOSE : CHOOSE + TRAIN], order[:CHOOSE]
     return TensorDataset(x[train], y[train]), TensorDataset(x[choose], y[choose])
-
-
-def scored(p: Tensor, labels: Tensor) -> dict[str, float]:
-    """All scores of predictions ``[S, B, C]`` by name."""
-    return {name: round(score(p, labels).item(), 5) for name, score in SCORES.items()}
 
 
 def bound(

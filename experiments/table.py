@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from experiments import contract, trained
+from experiments.methods import SCORES, scored
 from experiments.results import RESULTS, load, parser, read, write
 from mnf_lite import data, models, predict
 
@@ -36,7 +37,7 @@ def tempered(p: Tensor, temperature: Tensor) -> Tensor:
 
 def temperature(p: Tensor, labels: Tensor) -> Tensor:
     """That with the lowest nll."""
-    nll = torch.stack([contract.SCORES["nll"](tempered(p, t), labels) for t in TEMPERATURES])
+    nll = torch.stack([SCORES["nll"](tempered(p, t), labels) for t in TEMPERATURES])
     return TEMPERATURES[nll.argmin()]
 
 
@@ -59,23 +60,23 @@ def main() -> None:
     for method in seeds[0]:
         for runs in (groups[method] for groups in seeds):
             p, t = answers(runs, images), temperature(answers(runs, held_out[0]), held_out[1])
-            cooled = contract.scored(tempered(p, t), labels)
+            cooled = scored(tempered(p, t), labels)
             kept.setdefault(method, []).append((p, labels))
-            entry = {"temperature": round(t.item(), 3), "tempered": cooled, **contract.scored(p, labels)}
+            entry = {"temperature": round(t.item(), 3), "tempered": cooled, **scored(p, labels)}
             scores.setdefault(method, []).append(entry)
     for run in trained.paper():
-        found = contract.scored(answers([run], images), labels)
+        found = scored(answers([run], images), labels)
         scores.setdefault(f"paper's {run.model}", []).append(found)
     results["scores"] = scores
     others = [method for method in kept if method != "MNF"]
     results["differences"] = {
         method: {
             name: contract.difference(score, kept["MNF"], kept[method], (0, 0))
-            for name, score in contract.SCORES.items()
+            for name, score in SCORES.items()
         }
         for method in others
     }
-    results["comparisons"] = len(others) * len(contract.SCORES)
+    results["comparisons"] = len(others) * len(SCORES)
     write(out, results)
 
 

@@ -32,8 +32,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from experiments.contract import DRAWS, JUDGED, MEMBERS, SEEDS, arrived, bound, scored, split
+from experiments.contract import DRAWS, JUDGED, MEMBERS, SEEDS, arrived, bound, split
 from experiments.contract import SETTINGS as CONTRACT
+from experiments.methods import scored
 from experiments.results import ROOT, as_stored, fingerprint, load
 from mnf_lite import data, fit, metrics, models, plots, predict
 from mnf_lite.files import circumstances, save_json

@@ -30,9 +30,9 @@ def test_result_keeps_to_the_contract_or_is_listed_as_of_the_first_edition(name:
     assert bool(breaches) == (name in FIRST_EDITION), breaches
 
 
-@pytest.mark.parametrize("path", sorted((RESULTS / "part3").glob("*.json")), ids=lambda path: path.stem)
-def test_new_result_keeps_to_the_contract(path: Path) -> None:
-    assert contract.breaches(load(path)) == []
+def test_every_new_result_keeps_to_the_contract() -> None:
+    new = (RESULTS / "part3").glob("*.json")
+    assert {path.name: contract.breaches(load(path)) for path in new if contract.breaches(load(path))} == {}
 
 
 def test_result_with_another_number_or_an_untold_choice_breaks_the_contract() -> None:
