@@ -100,7 +100,7 @@ function fitFormulas() {
 
 // Whatever scrolls sideways fades where more of it lies, and is reached by keyboard.
 const SCROLLERS =
-  "article :is(pre, table, .output, div.math, div.math mjx-container, mjx-container.scrolls, .pst-scrollable-table-container)";
+  "article :is(pre, table, .output, .pan, div.math, div.math mjx-container, mjx-container.scrolls, .pst-scrollable-table-container)";
 function signOfMore(box) {
   const hidden = box.scrollWidth - box.clientWidth;
   const scrolls = hidden > 1 && getComputedStyle(box).overflowX !== "visible";
@@ -141,6 +141,28 @@ document.addEventListener("DOMContentLoaded", () => {
   }
 });
 
+// On a phone a picture keeps a width at which a point of its letters is a pixel, the smallest of 8 points 8 pixels high, and
+// scrolls by itself. Pictures are drawn at 110 pixels an inch, frames of sliders at 120; an inch has 72 points.
+function keepLegible(image) {
+  if (image.style.getPropertyValue("--legible")) return;
+  const widget = image.closest(".widget-subarea");
+  if (widget) {
+    image.parentElement.classList.add("pan");
+  } else {
+    const pan = document.createElement("div");
+    pan.className = "pan";
+    image.replaceWith(pan);
+    pan.append(image);
+  }
+  const measure = () => {
+    const points = (72 * image.naturalWidth) / (widget ? 120 : 110);
+    image.style.setProperty("--legible", `${Math.round(points)}px`);
+    signsOfMore();
+  };
+  if (image.complete && image.naturalWidth) measure();
+  else image.addEventListener("load", measure, { once: true });
+}
+
 // Any picture is shown at full size when it is pressed, or by the button on it.
 function enlarge(image) {
   const dialog = document.createElement("dialog");
@@ -156,8 +178,10 @@ function enlarge(image) {
 }
 function offerEnlarging() {
   for (const image of document.querySelectorAll("article :is(figure, .cell_output) img")) {
-    const frame = image.closest(".widget-subarea") ?? image.parentElement;
-    if (image.closest("a, .live, .instrument") || frame.querySelector(":scope > .enlarge")) continue;
+    if (image.closest("a, .live, .instrument")) continue;
+    const frame = image.closest(".widget-subarea") ?? (image.closest(".pan") ?? image).parentElement;
+    keepLegible(image);
+    if (frame.querySelector(":scope > .enlarge")) continue;
     frame.classList.add("enlargeable");
     const button = Object.assign(document.createElement("button"), { className: "enlarge", type: "button" });
     button.ariaLabel = "Enlarge the picture";

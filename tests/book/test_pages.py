@@ -24,6 +24,7 @@ LARGEST = 1_500_000  # bytes of a page and its own pictures
 PHONE = 390
 PAPER = 657  # CSS pixels of A4 within margins of 18 mm
 SMALLEST = 9  # pixels of a letter on a phone, outside of pictures
+LEGIBLE = 0.59  # of a picture's own pixels, 110 or 120 an inch: there a letter of 8 points is 8 pixels high
 LONG = 35  # words of a sentence
 PATIENCE = 180_000  # milliseconds: a busy machine is slow, not wrong
 expect.set_options(timeout=30_000)
@@ -385,6 +386,7 @@ def test_page_fits_a_phone(name: str, surveys: Callable[[str], Survey]) -> None:
     seen = surveys(name)
     assert seen["phone"] == [], f"{name}: wider than a phone and not scrolling by itself"
     assert seen["letter"] >= SMALLEST
+    assert seen["scale"] >= LEGIBLE, "letters in pictures are too small"
 
 
 @pytest.mark.parametrize("name", PAGES)
