@@ -498,7 +498,7 @@ def test_picture_is_enlarged_by_mouse_and_by_keyboard(book: Path, visit: Visit) 
     settle(visit.page)
     in_viewport(visit.page, PHONE)
     picture = visit.page.locator("article figure img").first
-    button = picture.locator("xpath=..").locator("> .enlarge")
+    button = picture.locator("xpath=ancestor::*[contains(@class, 'enlargeable')][1]").locator("> .enlarge")
     dialog = visit.page.locator("dialog.enlarged")
     expect(button).to_have_attribute("aria-label", re.compile("Enlarge"))
     for open_it in (picture.click, lambda: button.press("Enter")):
