@@ -144,20 +144,19 @@ document.addEventListener("DOMContentLoaded", () => {
 // On a phone a picture keeps a width at which a point of its letters is a pixel, the smallest of 8 points 8 pixels high, and
 // scrolls by itself. Pictures are drawn at 110 pixels an inch, frames of sliders at 120; an inch has 72 points.
 function keepLegible(image) {
-  if (image.style.getPropertyValue("--legible")) return;
+  if (image.classList.contains("legible")) return;
+  image.classList.add("legible");
   const widget = image.closest(".widget-subarea");
-  if (widget) {
-    image.parentElement.classList.add("pan");
-  } else {
+  if (!widget) {
     const pan = document.createElement("div");
-    pan.className = "pan";
     image.replaceWith(pan);
     pan.append(image);
   }
+  image.parentElement.classList.add("pan");
   const measure = () => {
     const points = (72 * image.naturalWidth) / (widget ? 120 : 110);
     image.style.setProperty("--legible", `${Math.round(points)}px`);
-    signsOfMore();
+    signOfMore(image.parentElement);
   };
   if (image.complete && image.naturalWidth) measure();
   else image.addEventListener("load", measure, { once: true });
