@@ -12,8 +12,8 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module
 
-from experiments import contract, networks, table, trained
-from experiments.results import load, some, why_stale
+from experiments import networks, trained
+from experiments.results import some, why_stale
 
 # Networks first, for many scripts judge them; scores last, for it puts together what others found.
 SCRIPTS = (
@@ -41,15 +41,15 @@ SCRIPTS = (
     "scores",
 )
 
+PART_3 = ("trained", "table")  # under the contract; they will take the place of networks and what judges them
+
 
 def reasons() -> Iterator[tuple[str, float, str]]:
     """Each script, about how many minutes of one core all of it takes, and why it has to run, if so."""
-    for name in SCRIPTS:
+    for name in SCRIPTS + PART_3:
         script = import_module(f"experiments.{name}")
-        yield name, script.MINUTES, some(networks.left()) if script is networks else why_stale(script)
-    yield "trained", trained.MINUTES, some(trained.left())
-    stale = some(contract.breaches(load(table.OUT))) if table.OUT.exists() else "never run"
-    yield "table", table.MINUTES, stale
+        trains = script in (networks, trained)
+        yield name, script.MINUTES, some(script.left()) if trains else why_stale(script)
 
 
 def run(name: str) -> None:

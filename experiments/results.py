@@ -55,9 +55,10 @@ def why_stale(script: ModuleType) -> str:
     """Why a script has to run again, in words; empty where its results stand.
 
     A script says what they depend on by ``SETTINGS``, and if it measures piece by piece by ``left(results)``:
-    the pieces that are missing or belong to networks which have been trained again since.
+    the pieces that are missing or belong to networks which have been trained again since. ``OUT`` says where
+    they are if not under its name.
     """
-    path = RESULTS / f"{script.__name__.rpartition('.')[2]}.json"
+    path = getattr(script, "OUT", RESULTS / f"{script.__name__.rpartition('.')[2]}.json")
     if not path.exists():
         return "never run"
     results = load(path)
