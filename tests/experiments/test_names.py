@@ -155,7 +155,6 @@ def test_every_expression_on_the_page_is_one_that_was_evaluated(shown: str, foun
             yield entry
 
     known = set(strings(found)) | set(WHOLE) | {"import", "parts", "model", "kl_divergence"}
-    known |= {"torch.distributions"}  # its row is checked by a cell of the page
     known |= {
         f"{path} as {alias}" for lib in found["libraries"].values() for alias, path in lib["imports"].items()
     }
