@@ -56,7 +56,7 @@ SETTINGS: Record = {"hidden": HIDDEN, "hidden of the flows": FLOW, "members": ME
 SETTINGS |= {"lr": LR, "samples": SAMPLES, "steps": STEPS, "warm-up of the cubic": CUBIC_WARMUP}
 SETTINGS |= {"splits": SPLITS, "epochs": EPOCHS, "warm-up": WARMUP, "batch": BATCH, "seed": 0}
 SETTINGS |= {"torch": torch.__version__, "scikit-learn": sklearn.__version__, "grid": rounded(GRID)}
-SETTINGS["data"] = [[values.flatten().tolist() for values in cubic(seed)] for seed in range(DATA_SETS)]
+SETTINGS |= {"points": POINTS, "noise": NOISE, "data sets": DATA_SETS}
 
 
 class Regressor(nn.Sequential):
@@ -278,6 +278,9 @@ def main() -> None:
     args = parser("regression", __doc__).parse_args()
     torch.set_num_threads(1)
     results = read(args.out, SETTINGS)
+    # Kept beside the figures: another processor draws them with other last digits.
+    drawn = [[values.flatten().tolist() for values in cubic(seed)] for seed in range(DATA_SETS)]
+    results.setdefault("data", drawn)
     for task, method in missing(results):
         start = time.thread_time()
         results.setdefault(task, {})[method] = JOBS[task, method](method)

@@ -4,8 +4,9 @@ from importlib import import_module
 from typing import Any
 
 import pytest
+import torch
 
-from experiments import rotating_nine, scores
+from experiments import regression, rotating_nine, scores
 from experiments.__main__ import SCRIPTS
 from experiments.methods import METHODS
 from experiments.networks import SEEDS
@@ -59,6 +60,14 @@ def test_result_names_its_seeds(name: str) -> None:
 
     found = stored(name)
     assert named(found["settings"]) or all(map(named, (found.get("scores") or found["runs"]).values()))
+
+
+def test_data_of_the_regression_are_those_of_its_seeds() -> None:
+    stored_data = torch.tensor(stored("regression")["data"])
+    for seed, kept in enumerate(stored_data):
+        drawn = torch.stack(regression.cubic(seed)).flatten(1)
+        torch.testing.assert_close(kept, drawn, rtol=1e-5, atol=1e-5)
+    assert len(stored_data) == regression.DATA_SETS
 
 
 @pytest.mark.parametrize("script", [rotating_nine, scores], ids=["rotating_nine", "scores"])
